@@ -1,0 +1,247 @@
+"""The one server interceptor: span, metrics, log line and errors of every call.
+
+One interceptor and not four, because each costs time on every call, and because
+the four share what they tell: method, code, duration, trace id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import grpc
+from opentelemetry import context as otel_context
+from opentelemetry import trace
+from opentelemetry.propagate import extract
+from opentelemetry.trace import SpanKind, Status, StatusCode
+from prometheus_client import Counter, Gauge, Histogram
+
+from quintet_servicekit import errors, telemetry
+from quintet_servicekit.errors import Reason, ServiceError
+
+TRACE_ID_KEY = "quintet-trace-id"
+"""Trailer with the trace's id, on every response."""
+
+_LABELS = ("grpc_service", "grpc_method")
+_STARTED = Counter("grpc_server_started_total", "Calls that began.", _LABELS)
+_HANDLED = Counter(
+    "grpc_server_handled_total", "Calls that ended, by status code.", (*_LABELS, "grpc_code")
+)
+_IN_FLIGHT = Gauge("grpc_server_in_flight", "Calls under way.", _LABELS)
+_SECONDS = Histogram(
+    "grpc_server_handling_seconds",
+    "Duration of a call, streams to their end.",
+    _LABELS,
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+)
+
+_SILENT = ("/grpc.health.", "/grpc.reflection.")
+"""Methods of the machinery: no span, no log line."""
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
+    """Wraps each of the server's own methods; see the module.
+
+    `is_ready` tells whether calls may reach the service. Before that they end
+    with UNAVAILABLE and NOT_READY.
+    """
+
+    def __init__(self, is_ready: Callable[[], bool]) -> None:
+        self._is_ready = is_ready
+        self._wrapped: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+
+    async def intercept_service(
+        self,
+        continuation: Callable[
+            [grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]
+        ],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        """Return the method's handler, wrapped once and then remembered."""
+        method = handler_call_details.method
+        if method in self._wrapped:
+            return self._wrapped[method]
+        handler = await continuation(handler_call_details)
+        if handler is None or method.startswith(_SILENT):
+            return handler
+        # Only methods that exist are remembered, so callers cannot grow the dict.
+        self._wrapped[method] = self._wrap(method.lstrip("/"), handler)
+        return self._wrapped[method]
+
+    def _wrap(
+        self, method: str, handler: grpc.RpcMethodHandler[Any, Any]
+    ) -> grpc.RpcMethodHandler[Any, Any]:
+        make = {
+            (False, False): grpc.unary_unary_rpc_method_handler,
+            (False, True): grpc.unary_stream_rpc_method_handler,
+            (True, False): grpc.stream_unary_rpc_method_handler,
+            (True, True): grpc.stream_stream_rpc_method_handler,
+        }[bool(handler.request_streaming), bool(handler.response_streaming)]
+        behaviour: Callable[[Any, Context], Any] = (
+            handler.unary_unary
+            or handler.unary_stream
+            or handler.stream_unary
+            or handler.stream_stream
+        )
+
+        async def unary(request: Any, context: Context) -> Any:
+            call = _Call(method, context)
+            with call.observed():
+                try:
+                    self._admit()
+                    return await behaviour(_checked(request), context)
+                except Exception as error:
+                    failure = call.failure(error)
+            return await call.abort(failure)
+
+        async def stream(request: Any, context: Context) -> AsyncIterator[Any]:
+            call = _Call(method, context)
+            with call.observed():
+                try:
+                    self._admit()
+                    async for response in behaviour(_checked(request), context):
+                        yield response
+                    return
+                except Exception as error:
+                    failure = call.failure(error)
+            await call.abort(failure)
+
+        return make(  # type: ignore[operator,no-any-return]
+            stream if handler.response_streaming else unary,
+            request_deserializer=_tolerant(handler.request_deserializer),
+            response_serializer=handler.response_serializer,
+        )
+
+    def _admit(self) -> None:
+        if not self._is_ready():
+            raise ServiceError(Reason.NOT_READY, "the service is starting", retry_after=1.0)
+
+
+class _Malformed:
+    """Stands for a request that could not be parsed."""
+
+
+def _tolerant(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], Any]:
+    """Return a deserializer that never raises: gRPC would end the call as
+    INTERNAL for text that is not UTF-8, which is the caller's fault."""
+
+    def parse(data: bytes) -> Any:
+        try:
+            return deserialize(data) if deserialize else data
+        except Exception:
+            return _Malformed()
+
+    return parse
+
+
+def _checked(request: Any) -> Any:
+    """Return the request, or the stream of requests, raising for a malformed one."""
+    if isinstance(request, _Malformed):
+        raise ServiceError(
+            Reason.INVALID_FIELD,
+            "the request is not a valid message, or a text in it is not valid UTF-8",
+        )
+    if hasattr(request, "__aiter__"):
+        return _checked_stream(request)
+    return request
+
+
+async def _checked_stream(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async for request in requests:
+        yield _checked(request)
+
+
+class _Call:
+    """What is told about one call."""
+
+    def __init__(self, method: str, context: Context) -> None:
+        self._method = method
+        self._labels = tuple(method.rsplit("/", 1))
+        self._context = context
+        self._code = grpc.StatusCode.OK
+        self._reason = ""
+        carrier = {k: v for k, v in context.invocation_metadata() or () if isinstance(v, str)}
+        parent = extract(carrier)
+        self._span = telemetry.tracer().start_span(
+            method,
+            parent,
+            kind=SpanKind.SERVER,
+            attributes={"rpc.system.name": "grpc", "rpc.method": method},
+        )
+        # Each call has a task, and so a context, of its own: nothing to detach.
+        otel_context.attach(trace.set_span_in_context(self._span, parent))
+        self._trace_id = telemetry.trace_id_of(self._span)
+        context.set_trailing_metadata(((TRACE_ID_KEY, self._trace_id),))
+
+    @contextmanager
+    def observed(self) -> Iterator[None]:
+        """Measure the call, and end its span, whatever way it ends."""
+        _STARTED.labels(*self._labels).inc()
+        _IN_FLIGHT.labels(*self._labels).inc()
+        began = time.perf_counter()
+        try:
+            yield
+        except (asyncio.CancelledError, GeneratorExit):
+            remaining: float | None = self._context.time_remaining()
+            expired = remaining is not None and remaining <= 0
+            self._code = grpc.StatusCode.DEADLINE_EXCEEDED if expired else grpc.StatusCode.CANCELLED
+            raise
+        finally:
+            seconds = time.perf_counter() - began
+            code = self._code.name
+            _IN_FLIGHT.labels(*self._labels).dec()
+            _HANDLED.labels(*self._labels, code).inc()
+            _SECONDS.labels(*self._labels).observe(seconds)
+            self._span.set_attribute("rpc.response.status_code", code)
+            if self._code in _SERVER_FAULTS:
+                self._span.set_attribute("error.type", code)
+                self._span.set_status(Status(StatusCode.ERROR))
+            telemetry.logger().info(
+                "call",
+                method=self._method,
+                code=code,
+                seconds=round(seconds, 6),
+                **({"reason": self._reason} if self._reason else {}),
+            )
+            self._span.end()
+
+    def failure(self, error: Exception) -> ServiceError:
+        """Return what the caller is told; an unknown error is logged, once."""
+        if not isinstance(error, ServiceError):
+            telemetry.logger().error("unexpected error", method=self._method, exc_info=error)
+            error = ServiceError(
+                Reason.INTERNAL,
+                "internal error; the trace id leads to its cause",
+                metadata={"trace_id": self._trace_id},
+            )
+        self._code, self._reason = error.code, error.reason.value
+        return error
+
+    async def abort(self, error: ServiceError) -> None:
+        """End the call with the error's status, details and the trace's id."""
+        await self._context.abort(
+            error.code,
+            error.message,
+            (
+                (errors.DETAILS_KEY, errors.to_status(error).SerializeToString()),
+                (TRACE_ID_KEY, self._trace_id),
+            ),
+        )
+
+
+_SERVER_FAULTS = frozenset(
+    {
+        grpc.StatusCode.UNKNOWN,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.UNIMPLEMENTED,
+        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DATA_LOSS,
+    }
+)
+"""Codes that make a server span an error, by OpenTelemetry's gRPC conventions."""

@@ -1,0 +1,156 @@
+"""Runs a service: gRPC server, health, reflection, metrics, and a graceful end.
+
+A service's `__main__` calls `run` with its settings and the context manager that
+opens it. The server listens at once and answers NOT_SERVING until the service
+has warmed up; after that, health follows what its dependencies say.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import uvloop
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from quintet_servicekit import telemetry
+from quintet_servicekit.interceptor import CallInterceptor
+from quintet_servicekit.settings import ServiceSettings
+
+
+@dataclass(frozen=True)
+class Application:
+    """A service that has been opened.
+
+    `service` is its full protobuf name; `register` adds its servicer to a
+    server; `warm_up` loads what is slow (it may raise: the process then ends
+    with status 1); `check` raises while a dependency does not answer.
+    """
+
+    service: str
+    register: Callable[[grpc.aio.Server], None]
+    warm_up: Callable[[], Awaitable[None]]
+    check: Callable[[], Awaitable[None]]
+
+
+Opener = Callable[[], AbstractAsyncContextManager[Application]]
+
+
+def run(name: str, settings: ServiceSettings, open_application: Opener) -> int:
+    """Serve until SIGTERM or SIGINT and return the process's exit status."""
+    return uvloop.run(_run(name, settings, open_application))
+
+
+async def _run(name: str, settings: ServiceSettings, open_application: Opener) -> int:
+    provider = telemetry.configure(name, settings)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, stop.set)
+    try:
+        async with open_application() as application, RunningServer(settings, application) as it:
+            telemetry.logger().info("listening", port=it.port, metrics_port=it.metrics_port)
+            return await it.until(stop)
+    finally:
+        # Exports the last spans; it blocks, and nothing else is left to run.
+        await asyncio.to_thread(provider.shutdown)
+
+
+class RunningServer:
+    """A started server of one application; leaving the context drains it."""
+
+    def __init__(self, settings: ServiceSettings, application: Application) -> None:
+        self._settings = settings
+        self._application = application
+        self._warm = False
+        self._health = health.aio.HealthServicer()
+        self._server = grpc.aio.server(
+            interceptors=[CallInterceptor(lambda: self._warm)],
+            maximum_concurrent_rpcs=settings.max_concurrent_calls,
+            options=[
+                ("grpc.max_receive_message_length", settings.max_message_bytes),
+                ("grpc.max_send_message_length", settings.max_message_bytes),
+                # Clients may probe idle connections as often as our channels do.
+                ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+                ("grpc.keepalive_permit_without_calls", 1),
+            ],
+        )
+        application.register(self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        names = (application.service, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, self._server)
+        self.port = 0
+        self.metrics_port = 0
+
+    async def __aenter__(self) -> RunningServer:
+        settings = self._settings
+        await self._set_health(serving=False)
+        self.port = self._server.add_insecure_port(f"{settings.host}:{settings.port}")
+        self._metrics = telemetry.serve_metrics(settings.host, settings.metrics_port)
+        self.metrics_port = self._metrics.server_port
+        await self._server.start()
+        return self
+
+    async def until(self, stop: asyncio.Event) -> int:
+        """Keep health true until `stop` is set; return the exit status."""
+        following = asyncio.create_task(self._follow_dependencies())
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait({following, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        failed = following.done()
+        for task in (following, stopping):
+            task.cancel()
+        with suppress(asyncio.CancelledError):
+            await stopping
+        try:
+            await following
+        except asyncio.CancelledError:
+            pass
+        except Exception as error:
+            telemetry.logger().error("the service cannot start", exc_info=error)
+        return 1 if failed else 0
+
+    async def _follow_dependencies(self) -> None:
+        await self._application.warm_up()
+        self._warm = True
+        pause = self._settings.probe_interval_seconds
+        was_ready: bool | None = None
+        while True:
+            try:
+                # A probe that hangs is an answer: not ready.
+                await asyncio.wait_for(self._application.check(), timeout=max(1.0, pause))
+                ready = True
+            except Exception as error:
+                ready = False
+                if was_ready is not False:
+                    telemetry.logger().warning("not ready", cause=type(error).__name__)
+            if ready != was_ready:
+                await self._set_health(serving=ready)
+                telemetry.logger().info("serving" if ready else "not serving")
+                was_ready = ready
+            await asyncio.sleep(pause)
+
+    async def _set_health(self, *, serving: bool) -> None:
+        status = health_pb2.HealthCheckResponse
+        value = status.SERVING if serving else status.NOT_SERVING
+        for name in ("", self._application.service):
+            await self._health.set(name, value)
+
+    async def __aexit__(self, *_: Any) -> None:
+        await self._health.enter_graceful_shutdown()
+        telemetry.logger().info("draining", seconds=self._settings.drain_seconds)
+        await self._server.stop(grace=self._settings.drain_seconds)
+        await asyncio.to_thread(self._metrics.shutdown)
+        self._metrics.server_close()
+
+
+def set_threads(threads: int) -> None:
+    """Bound the threads of the numeric libraries; call it before they are imported."""
+    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[variable] = str(threads)

@@ -1,0 +1,58 @@
+"""Settings that every service has; a service's own `settings.py` adds to them.
+
+Values come from environment variables with the service's prefix
+(`QUINTET_TOKENIZER_PORT`), and are checked once, at start.
+"""
+
+from __future__ import annotations
+
+from pydantic import AliasChoices, Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class ServiceSettings(BaseSettings):
+    """Where a service listens, how it logs and drains, and its bounds."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore")
+
+    host: str = "127.0.0.1"
+    """Address to listen on, for gRPC and metrics; "[::]" or "0.0.0.0" in a container."""
+    port: int = Field(0, ge=0, le=65535)
+    """Port of the gRPC server; 0 asks the system for one."""
+    metrics_port: int = Field(0, ge=0, le=65535)
+    """Port of the Prometheus endpoint; 0 asks the system for one."""
+    log_level: str = Field("info", pattern="^(debug|info|warning|error)$")
+    """Least level that is logged."""
+    otlp_endpoint: str = Field(
+        "", validation_alias=AliasChoices("otlp_endpoint", "OTEL_EXPORTER_OTLP_ENDPOINT")
+    )
+    """Address of an OTLP/gRPC receiver of spans, for instance http://collector:4317.
+    Empty: no spans are exported."""
+    trace_ratio: float = Field(1.0, ge=0, le=1)
+    """Share of traces that are recorded where the caller did not decide it."""
+    drain_seconds: float = Field(20.0, ge=0, le=600)
+    """How long calls in flight may take to finish after SIGTERM."""
+    probe_interval_seconds: float = Field(1.0, gt=0, le=60)
+    """How often readiness asks the dependencies. One second, so that a returned
+    dependency is used again within the five seconds that we promise."""
+    max_message_bytes: int = Field(16 * 2**20, ge=2**10, le=2**30)
+    """Largest message that is received. 16 MiB holds 256 chunks of 20,000
+    characters with their vectors, with room to spare."""
+    max_concurrent_calls: int = Field(512, ge=1, le=100_000)
+    """Calls in flight beyond which gRPC answers RESOURCE_EXHAUSTED at once."""
+
+
+class ChannelSettings(BaseSettings):
+    """How a client reaches a service."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore")
+
+    keepalive_seconds: float = Field(30.0, ge=10, le=3600)
+    """Idle time after which a connection is probed, so that a dead peer is noticed."""
+    max_reconnect_seconds: float = Field(1.0, ge=0.1, le=120)
+    """Longest pause between attempts to connect. gRPC's own two minutes would
+    outlast every deadline after a restart."""
+    max_attempts: int = Field(3, ge=1, le=5)
+    """Attempts of a call that ends UNAVAILABLE before its first response."""
+    max_message_bytes: int = Field(16 * 2**20, ge=2**10, le=2**30)
+    """Largest message that is received."""

@@ -1,0 +1,123 @@
+"""Logs, traces and metrics of a process.
+
+`configure` is called once, by the server. Everything else asks `tracer()` and
+`logger()` for what it needs.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import socketserver
+import sys
+import threading
+import wsgiref.simple_server
+from collections.abc import MutableMapping
+from typing import Any, cast
+
+import structlog
+from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
+from prometheus_client import REGISTRY, CollectorRegistry, make_wsgi_app
+
+from quintet_servicekit.settings import ServiceSettings
+
+EXPORT_DELAY_MS = 500
+"""Longest wait of a span before it is exported: short enough that a person who
+asks for the trace of an answer just given finds it."""
+
+
+def tracer() -> trace.Tracer:
+    """Return the tracer of Quintet's own spans."""
+    return trace.get_tracer("quintet")
+
+
+def logger() -> structlog.stdlib.BoundLogger:
+    """Return the structured logger."""
+    return cast(structlog.stdlib.BoundLogger, structlog.get_logger())
+
+
+def trace_id_of(span: trace.Span) -> str:
+    """Return a span's trace id as 32 hex digits."""
+    return trace.format_trace_id(span.get_span_context().trace_id)
+
+
+def configure(name: str, settings: ServiceSettings) -> TracerProvider:
+    """Set up JSON logs on standard error and the export of spans for service `name`."""
+    level = logging.getLevelNamesMapping()[settings.log_level.upper()]
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _add_trace_ids,
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    structlog.contextvars.bind_contextvars(service=name)
+    # Libraries log through the standard module: warnings only, to the same place.
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(name)s: %(message)s")
+
+    provider = TracerProvider(
+        resource=Resource.create({"service.name": name}),
+        sampler=ParentBased(TraceIdRatioBased(settings.trace_ratio)),
+    )
+    if settings.otlp_endpoint:
+        # TLS is chosen by the scheme of the endpoint, as OTLP prescribes.
+        exporter = OTLPSpanExporter(
+            endpoint=settings.otlp_endpoint,
+            insecure=not settings.otlp_endpoint.startswith("https://"),
+        )
+        provider.add_span_processor(
+            BatchSpanProcessor(exporter, schedule_delay_millis=EXPORT_DELAY_MS)
+        )
+    trace.set_tracer_provider(provider)
+    return provider
+
+
+def _add_trace_ids(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    context = trace.get_current_span().get_span_context()
+    if context.is_valid:
+        event["trace_id"] = trace.format_trace_id(context.trace_id)
+        event["span_id"] = trace.format_span_id(context.span_id)
+    return event
+
+
+class _MetricsServer(socketserver.ThreadingMixIn, wsgiref.simple_server.WSGIServer):
+    daemon_threads = True
+    # A supervisor may hold the port reserved with SO_REUSEPORT, as gRPC's own
+    # server expects; see deploy/local.
+    allow_reuse_port = True
+
+
+class _Ipv6MetricsServer(_MetricsServer):
+    address_family = socket.AF_INET6
+
+
+class _Silent(wsgiref.simple_server.WSGIRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:
+        """Log nothing: a scrape every few seconds is no news."""
+
+
+def serve_metrics(
+    host: str, port: int, registry: CollectorRegistry = REGISTRY
+) -> wsgiref.simple_server.WSGIServer:
+    """Serve `/metrics` in a thread and return the server; its `server_port` is
+    the port that was bound. `shutdown()` ends it."""
+    server = wsgiref.simple_server.make_server(
+        host.strip("[]"),
+        port,
+        make_wsgi_app(registry),
+        server_class=_Ipv6MetricsServer if ":" in host else _MetricsServer,
+        handler_class=_Silent,
+    )
+    threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
+    return server
