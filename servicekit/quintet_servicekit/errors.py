@@ -9,11 +9,13 @@ docs/error-handling.md for what crosses the wire.
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
+from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
 DOMAIN = "quintet"
@@ -155,7 +157,8 @@ def from_rpc_error(error: grpc.aio.AioRpcError, *, service: str) -> ServiceError
     A status without our ErrorInfo (from gRPC itself, or from a proxy) becomes the
     reason that its code means, and its message is dropped: it may name addresses.
     """
-    for key, value in error.trailing_metadata() or ():
+    trailers = cast(Iterable[tuple[str, str | bytes]], error.trailing_metadata() or ())
+    for key, value in trailers:
         if key == DETAILS_KEY and isinstance(value, bytes):
             found = _from_status(status_pb2.Status.FromString(value))
             if found is not None:
@@ -201,7 +204,7 @@ def _from_status(status: status_pb2.Status) -> ServiceError | None:
     )
 
 
-def _packed(message: error_details_pb2.ErrorInfo | object) -> any_pb2.Any:
+def _packed(message: Message) -> any_pb2.Any:
     packed = any_pb2.Any()
-    packed.Pack(message)  # type: ignore[arg-type]
+    packed.Pack(message)
     return packed

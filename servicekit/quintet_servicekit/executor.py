@@ -9,7 +9,6 @@ from typing import TypeVar
 
 from quintet_servicekit.errors import Reason, ServiceError
 
-
 T = TypeVar("T")
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from typing import Any
 
 import grpc
@@ -44,7 +44,7 @@ _SILENT = ("/grpc.health.", "/grpc.reflection.")
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
-class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
+class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     """Wraps each of the server's own methods; see the module.
 
     `is_ready` tells whether calls may reach the service. Before that they end
@@ -55,7 +55,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         self._is_ready = is_ready
         self._wrapped: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
 
-    async def intercept_service(
+    async def intercept_service(  # type: ignore[override]  # None is gRPC's own 'no such method'
         self,
         continuation: Callable[
             [grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]
@@ -82,7 +82,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             (True, False): grpc.stream_unary_rpc_method_handler,
             (True, True): grpc.stream_stream_rpc_method_handler,
         }[bool(handler.request_streaming), bool(handler.response_streaming)]
-        behaviour: Callable[[Any, Context], Any] = (
+        behaviour: Any = (
             handler.unary_unary
             or handler.unary_stream
             or handler.stream_unary
@@ -99,19 +99,23 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
                     failure = call.failure(error)
             return await call.abort(failure)
 
-        async def stream(request: Any, context: Context) -> AsyncIterator[Any]:
+        async def stream(request: Any, context: Context) -> None:
             call = _Call(method, context)
             with call.observed():
                 try:
                     self._admit()
-                    async for response in behaviour(_checked(request), context):
-                        yield response
+                    # Written here and not yielded: a caller who leaves cancels this
+                    # very task, so the service's generator is closed at once, and
+                    # not when the garbage collector comes by.
+                    async with aclosing(behaviour(_checked(request), context)) as responses:
+                        async for response in responses:
+                            await context.write(response)
                     return
                 except Exception as error:
                     failure = call.failure(error)
             await call.abort(failure)
 
-        return make(  # type: ignore[operator,no-any-return]
+        return make(
             stream if handler.response_streaming else unary,
             request_deserializer=_tolerant(handler.request_deserializer),
             response_serializer=handler.response_serializer,

@@ -18,6 +18,7 @@ from typing import Any
 import grpc
 import uvloop
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
 
 from quintet_servicekit import telemetry
@@ -70,7 +71,7 @@ class RunningServer:
         self._settings = settings
         self._application = application
         self._warm = False
-        self._health = health.aio.HealthServicer()
+        self._health = HealthServicer()
         self._server = grpc.aio.server(
             interceptors=[CallInterceptor(lambda: self._warm)],
             maximum_concurrent_rpcs=settings.max_concurrent_calls,

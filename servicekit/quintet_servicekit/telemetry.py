@@ -103,7 +103,7 @@ class _Ipv6MetricsServer(_MetricsServer):
 
 
 class _Silent(wsgiref.simple_server.WSGIRequestHandler):
-    def log_message(self, format: str, *args: Any) -> None:
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base's name
         """Log nothing: a scrape every few seconds is no news."""
 
 
