@@ -610,7 +610,7 @@ class Document(_message.Message):
     title: _builtins.str
     """Title, at most 1,000 characters. May be empty."""
     content: _builtins.str
-    """Plain text, not blank, without NUL; at most 8,388,608 characters (a server
+    """Plain text, not blank, without NUL; at most 4,000,000 characters (a server
     setting).
     """
     @_builtins.property

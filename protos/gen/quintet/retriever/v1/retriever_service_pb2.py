@@ -26,15 +26,15 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,quintet/retriever/v1/retriever_service.proto\x12\x14quintet.retriever.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd5\x01\n\nCollection\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x17\n\x0f\x65mbedding_model\x18\x02 \x01(\t\x12\x1a\n\x12\x65mbedding_revision\x18\x03 \x01(\t\x12\x11\n\tdimension\x18\x04 \x01(\r\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0e\x64ocument_count\x18\x06 \x01(\x04\x12\x13\n\x0b\x63hunk_count\x18\x07 \x01(\x04\x12\x13\n\x0b\x64\x65scription\x18\x08 \x01(\t\"\x84\x01\n\x17\x43reateCollectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x17\n\x0f\x65mbedding_model\x18\x02 \x01(\t\x12\x1a\n\x12\x65mbedding_revision\x18\x03 \x01(\t\x12\x11\n\tdimension\x18\x04 \x01(\r\x12\x13\n\x0b\x64\x65scription\x18\x05 \x01(\t\"P\n\x18\x43reateCollectionResponse\x12\x34\n\ncollection\x18\x01 \x01(\x0b\x32 .quintet.retriever.v1.Collection\"$\n\x14GetCollectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"M\n\x15GetCollectionResponse\x12\x34\n\ncollection\x18\x01 \x01(\x0b\x32 .quintet.retriever.v1.Collection\"?\n\x16ListCollectionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"i\n\x17ListCollectionsResponse\x12\x35\n\x0b\x63ollections\x18\x01 \x03(\x0b\x32 .quintet.retriever.v1.Collection\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\'\n\x17\x44\x65leteCollectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"5\n\x18\x44\x65leteCollectionResponse\x12\x19\n\x11\x64\x65leted_documents\x18\x01 \x01(\x04\"Q\n\x05\x43hunk\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\r\n\x05start\x18\x02 \x01(\r\x12\x0b\n\x03\x65nd\x18\x03 \x01(\r\x12\x0e\n\x06tokens\x18\x04 \x01(\r\x12\x0e\n\x06vector\x18\x05 \x01(\x0c\"\xa9\x01\n\rDocumentInput\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x03 \x01(\t\x12)\n\x08metadata\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x14\n\x0c\x63ontent_hash\x18\x05 \x01(\t\x12+\n\x06\x63hunks\x18\x06 \x03(\x0b\x32\x1b.quintet.retriever.v1.Chunk\"\x97\x02\n\x08\x44ocument\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x03 \x01(\t\x12)\n\x08metadata\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x14\n\x0c\x63ontent_hash\x18\x05 \x01(\t\x12\x0f\n\x07version\x18\x06 \x01(\x04\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0b\x63hunk_count\x18\t \x01(\r\x12\x16\n\x0e\x63ontent_length\x18\n \x01(\r\"d\n\x16UpsertDocumentsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x36\n\tdocuments\x18\x02 \x03(\x0b\x32#.quintet.retriever.v1.DocumentInput\"U\n\x10UpsertedDocument\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x0f\n\x07\x63reated\x18\x03 \x01(\x08\x12\x13\n\x0b\x63hunk_count\x18\x04 \x01(\r\"T\n\x17UpsertDocumentsResponse\x12\x39\n\tdocuments\x18\x01 \x03(\x0b\x32&.quintet.retriever.v1.UpsertedDocument\"M\n\x12GetDocumentRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\x17\n\x0finclude_content\x18\x03 \x01(\x08\"G\n\x13GetDocumentResponse\x12\x30\n\x08\x64ocument\x18\x01 \x01(\x0b\x32\x1e.quintet.retriever.v1.Document\"\x7f\n\x14ListDocumentsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\t\x12,\n\x06\x66ilter\x18\x04 \x01(\x0b\x32\x1c.quintet.retriever.v1.Filter\"c\n\x15ListDocumentsResponse\x12\x31\n\tdocuments\x18\x01 \x03(\x0b\x32\x1e.quintet.retriever.v1.Document\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"7\n\x15\x44\x65leteDocumentRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\"0\n\x16\x44\x65leteDocumentResponse\x12\x16\n\x0e\x64\x65leted_chunks\x18\x01 \x01(\r\"\xb7\x06\n\x06\x46ilter\x12\x35\n\x06\x65quals\x18\x01 \x01(\x0b\x32#.quintet.retriever.v1.Filter.EqualsH\x00\x12\x34\n\x06one_of\x18\x02 \x01(\x0b\x32\".quintet.retriever.v1.Filter.OneOfH\x00\x12\x33\n\x05range\x18\x03 \x01(\x0b\x32\".quintet.retriever.v1.Filter.RangeH\x00\x12\x35\n\x06\x65xists\x18\x04 \x01(\x0b\x32#.quintet.retriever.v1.Filter.ExistsH\x00\x12\x34\n\x06\x61ll_of\x18\x05 \x01(\x0b\x32\".quintet.retriever.v1.Filter.AllOfH\x00\x12\x34\n\x06\x61ny_of\x18\x06 \x01(\x0b\x32\".quintet.retriever.v1.Filter.AnyOfH\x00\x12/\n\x07negated\x18\x07 \x01(\x0b\x32\x1c.quintet.retriever.v1.FilterH\x00\x1a<\n\x06\x45quals\x12\x0b\n\x03key\x18\x01 \x01(\t\x12%\n\x05value\x18\x02 \x01(\x0b\x32\x16.google.protobuf.Value\x1a<\n\x05OneOf\x12\x0b\n\x03key\x18\x01 \x01(\t\x12&\n\x06values\x18\x02 \x03(\x0b\x32\x16.google.protobuf.Value\x1a\xa6\x01\n\x05Range\x12\x0b\n\x03key\x18\x01 \x01(\t\x12#\n\x03gte\x18\x02 \x01(\x0b\x32\x16.google.protobuf.Value\x12\"\n\x02gt\x18\x03 \x01(\x0b\x32\x16.google.protobuf.Value\x12#\n\x03lte\x18\x04 \x01(\x0b\x32\x16.google.protobuf.Value\x12\"\n\x02lt\x18\x05 \x01(\x0b\x32\x16.google.protobuf.Value\x1a\x15\n\x06\x45xists\x12\x0b\n\x03key\x18\x01 \x01(\t\x1a\x36\n\x05\x41llOf\x12-\n\x07\x66ilters\x18\x01 \x03(\x0b\x32\x1c.quintet.retriever.v1.Filter\x1a\x36\n\x05\x41nyOf\x12-\n\x07\x66ilters\x18\x01 \x03(\x0b\x32\x1c.quintet.retriever.v1.FilterB\x0b\n\tcondition\"\xaa\x01\n\rSearchRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x0e\n\x06vector\x18\x03 \x01(\x0c\x12.\n\x04mode\x18\x04 \x01(\x0e\x32 .quintet.retriever.v1.SearchMode\x12\t\n\x01k\x18\x05 \x01(\r\x12,\n\x06\x66ilter\x18\x06 \x01(\x0b\x32\x1c.quintet.retriever.v1.Filter\"\x9c\x01\n\x06Scores\x12\x12\n\x05\x64\x65nse\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x17\n\ndense_rank\x18\x02 \x01(\rH\x01\x88\x01\x01\x12\x14\n\x07lexical\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12\x19\n\x0clexical_rank\x18\x04 \x01(\rH\x03\x88\x01\x01\x42\x08\n\x06_denseB\r\n\x0b_dense_rankB\n\n\x08_lexicalB\x0f\n\r_lexical_rank\"\xfa\x01\n\x03Hit\x12\x13\n\x0b\x64ocument_id\x18\x01 \x01(\t\x12\x18\n\x10\x64ocument_version\x18\x02 \x01(\x04\x12\r\n\x05title\x18\x03 \x01(\t\x12\x13\n\x0b\x63hunk_index\x18\x04 \x01(\r\x12\x0c\n\x04text\x18\x05 \x01(\t\x12\r\n\x05start\x18\x06 \x01(\r\x12\x0b\n\x03\x65nd\x18\x07 \x01(\r\x12\x0e\n\x06tokens\x18\x08 \x01(\r\x12\r\n\x05score\x18\t \x01(\x01\x12,\n\x06scores\x18\n \x01(\x0b\x32\x1c.quintet.retriever.v1.Scores\x12)\n\x08metadata\x18\x0b \x01(\x0b\x32\x17.google.protobuf.Struct\"i\n\x0eSearchResponse\x12\'\n\x04hits\x18\x01 \x03(\x0b\x32\x19.quintet.retriever.v1.Hit\x12.\n\x04mode\x18\x02 \x01(\x0e\x32 .quintet.retriever.v1.SearchMode*q\n\nSearchMode\x12\x1b\n\x17SEARCH_MODE_UNSPECIFIED\x10\x00\x12\x15\n\x11SEARCH_MODE_DENSE\x10\x01\x12\x17\n\x13SEARCH_MODE_LEXICAL\x10\x02\x12\x16\n\x12SEARCH_MODE_HYBRID\x10\x03\x32\xd2\x07\n\x10RetrieverService\x12q\n\x10\x43reateCollection\x12-.quintet.retriever.v1.CreateCollectionRequest\x1a..quintet.retriever.v1.CreateCollectionResponse\x12h\n\rGetCollection\x12*.quintet.retriever.v1.GetCollectionRequest\x1a+.quintet.retriever.v1.GetCollectionResponse\x12n\n\x0fListCollections\x12,.quintet.retriever.v1.ListCollectionsRequest\x1a-.quintet.retriever.v1.ListCollectionsResponse\x12q\n\x10\x44\x65leteCollection\x12-.quintet.retriever.v1.DeleteCollectionRequest\x1a..quintet.retriever.v1.DeleteCollectionResponse\x12n\n\x0fUpsertDocuments\x12,.quintet.retriever.v1.UpsertDocumentsRequest\x1a-.quintet.retriever.v1.UpsertDocumentsResponse\x12\x62\n\x0bGetDocument\x12(.quintet.retriever.v1.GetDocumentRequest\x1a).quintet.retriever.v1.GetDocumentResponse\x12h\n\rListDocuments\x12*.quintet.retriever.v1.ListDocumentsRequest\x1a+.quintet.retriever.v1.ListDocumentsResponse\x12k\n\x0e\x44\x65leteDocument\x12+.quintet.retriever.v1.DeleteDocumentRequest\x1a,.quintet.retriever.v1.DeleteDocumentResponse\x12S\n\x06Search\x12#.quintet.retriever.v1.SearchRequest\x1a$.quintet.retriever.v1.SearchResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,quintet/retriever/v1/retriever_service.proto\x12\x14quintet.retriever.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd5\x01\n\nCollection\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x17\n\x0f\x65mbedding_model\x18\x02 \x01(\t\x12\x1a\n\x12\x65mbedding_revision\x18\x03 \x01(\t\x12\x11\n\tdimension\x18\x04 \x01(\r\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0e\x64ocument_count\x18\x06 \x01(\x04\x12\x13\n\x0b\x63hunk_count\x18\x07 \x01(\x04\x12\x13\n\x0b\x64\x65scription\x18\x08 \x01(\t\"\x84\x01\n\x17\x43reateCollectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x17\n\x0f\x65mbedding_model\x18\x02 \x01(\t\x12\x1a\n\x12\x65mbedding_revision\x18\x03 \x01(\t\x12\x11\n\tdimension\x18\x04 \x01(\r\x12\x13\n\x0b\x64\x65scription\x18\x05 \x01(\t\"P\n\x18\x43reateCollectionResponse\x12\x34\n\ncollection\x18\x01 \x01(\x0b\x32 .quintet.retriever.v1.Collection\"$\n\x14GetCollectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"M\n\x15GetCollectionResponse\x12\x34\n\ncollection\x18\x01 \x01(\x0b\x32 .quintet.retriever.v1.Collection\"?\n\x16ListCollectionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"i\n\x17ListCollectionsResponse\x12\x35\n\x0b\x63ollections\x18\x01 \x03(\x0b\x32 .quintet.retriever.v1.Collection\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\'\n\x17\x44\x65leteCollectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"5\n\x18\x44\x65leteCollectionResponse\x12\x19\n\x11\x64\x65leted_documents\x18\x01 \x01(\x04\"Q\n\x05\x43hunk\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\r\n\x05start\x18\x02 \x01(\r\x12\x0b\n\x03\x65nd\x18\x03 \x01(\r\x12\x0e\n\x06tokens\x18\x04 \x01(\r\x12\x0e\n\x06vector\x18\x05 \x01(\x0c\"\xa9\x01\n\rDocumentInput\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x03 \x01(\t\x12)\n\x08metadata\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x14\n\x0c\x63ontent_hash\x18\x05 \x01(\t\x12+\n\x06\x63hunks\x18\x06 \x03(\x0b\x32\x1b.quintet.retriever.v1.Chunk\"\x97\x02\n\x08\x44ocument\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x03 \x01(\t\x12)\n\x08metadata\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x14\n\x0c\x63ontent_hash\x18\x05 \x01(\t\x12\x0f\n\x07version\x18\x06 \x01(\x04\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0b\x63hunk_count\x18\t \x01(\r\x12\x16\n\x0e\x63ontent_length\x18\n \x01(\r\"\x80\x01\n\x16UpsertDocumentsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x36\n\tdocuments\x18\x02 \x03(\x0b\x32#.quintet.retriever.v1.DocumentInput\x12\x1a\n\x12\x65mbedding_revision\x18\x03 \x01(\t\"U\n\x10UpsertedDocument\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x0f\n\x07\x63reated\x18\x03 \x01(\x08\x12\x13\n\x0b\x63hunk_count\x18\x04 \x01(\r\"T\n\x17UpsertDocumentsResponse\x12\x39\n\tdocuments\x18\x01 \x03(\x0b\x32&.quintet.retriever.v1.UpsertedDocument\"M\n\x12GetDocumentRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\x17\n\x0finclude_content\x18\x03 \x01(\x08\"G\n\x13GetDocumentResponse\x12\x30\n\x08\x64ocument\x18\x01 \x01(\x0b\x32\x1e.quintet.retriever.v1.Document\"\x7f\n\x14ListDocumentsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\t\x12,\n\x06\x66ilter\x18\x04 \x01(\x0b\x32\x1c.quintet.retriever.v1.Filter\"c\n\x15ListDocumentsResponse\x12\x31\n\tdocuments\x18\x01 \x03(\x0b\x32\x1e.quintet.retriever.v1.Document\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"7\n\x15\x44\x65leteDocumentRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\"0\n\x16\x44\x65leteDocumentResponse\x12\x16\n\x0e\x64\x65leted_chunks\x18\x01 \x01(\r\"\xb7\x06\n\x06\x46ilter\x12\x35\n\x06\x65quals\x18\x01 \x01(\x0b\x32#.quintet.retriever.v1.Filter.EqualsH\x00\x12\x34\n\x06one_of\x18\x02 \x01(\x0b\x32\".quintet.retriever.v1.Filter.OneOfH\x00\x12\x33\n\x05range\x18\x03 \x01(\x0b\x32\".quintet.retriever.v1.Filter.RangeH\x00\x12\x35\n\x06\x65xists\x18\x04 \x01(\x0b\x32#.quintet.retriever.v1.Filter.ExistsH\x00\x12\x34\n\x06\x61ll_of\x18\x05 \x01(\x0b\x32\".quintet.retriever.v1.Filter.AllOfH\x00\x12\x34\n\x06\x61ny_of\x18\x06 \x01(\x0b\x32\".quintet.retriever.v1.Filter.AnyOfH\x00\x12/\n\x07negated\x18\x07 \x01(\x0b\x32\x1c.quintet.retriever.v1.FilterH\x00\x1a<\n\x06\x45quals\x12\x0b\n\x03key\x18\x01 \x01(\t\x12%\n\x05value\x18\x02 \x01(\x0b\x32\x16.google.protobuf.Value\x1a<\n\x05OneOf\x12\x0b\n\x03key\x18\x01 \x01(\t\x12&\n\x06values\x18\x02 \x03(\x0b\x32\x16.google.protobuf.Value\x1a\xa6\x01\n\x05Range\x12\x0b\n\x03key\x18\x01 \x01(\t\x12#\n\x03gte\x18\x02 \x01(\x0b\x32\x16.google.protobuf.Value\x12\"\n\x02gt\x18\x03 \x01(\x0b\x32\x16.google.protobuf.Value\x12#\n\x03lte\x18\x04 \x01(\x0b\x32\x16.google.protobuf.Value\x12\"\n\x02lt\x18\x05 \x01(\x0b\x32\x16.google.protobuf.Value\x1a\x15\n\x06\x45xists\x12\x0b\n\x03key\x18\x01 \x01(\t\x1a\x36\n\x05\x41llOf\x12-\n\x07\x66ilters\x18\x01 \x03(\x0b\x32\x1c.quintet.retriever.v1.Filter\x1a\x36\n\x05\x41nyOf\x12-\n\x07\x66ilters\x18\x01 \x03(\x0b\x32\x1c.quintet.retriever.v1.FilterB\x0b\n\tcondition\"\xc6\x01\n\rSearchRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x0e\n\x06vector\x18\x03 \x01(\x0c\x12.\n\x04mode\x18\x04 \x01(\x0e\x32 .quintet.retriever.v1.SearchMode\x12\t\n\x01k\x18\x05 \x01(\r\x12,\n\x06\x66ilter\x18\x06 \x01(\x0b\x32\x1c.quintet.retriever.v1.Filter\x12\x1a\n\x12\x65mbedding_revision\x18\x07 \x01(\t\"\x9c\x01\n\x06Scores\x12\x12\n\x05\x64\x65nse\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x17\n\ndense_rank\x18\x02 \x01(\rH\x01\x88\x01\x01\x12\x14\n\x07lexical\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12\x19\n\x0clexical_rank\x18\x04 \x01(\rH\x03\x88\x01\x01\x42\x08\n\x06_denseB\r\n\x0b_dense_rankB\n\n\x08_lexicalB\x0f\n\r_lexical_rank\"\xfa\x01\n\x03Hit\x12\x13\n\x0b\x64ocument_id\x18\x01 \x01(\t\x12\x18\n\x10\x64ocument_version\x18\x02 \x01(\x04\x12\r\n\x05title\x18\x03 \x01(\t\x12\x13\n\x0b\x63hunk_index\x18\x04 \x01(\r\x12\x0c\n\x04text\x18\x05 \x01(\t\x12\r\n\x05start\x18\x06 \x01(\r\x12\x0b\n\x03\x65nd\x18\x07 \x01(\r\x12\x0e\n\x06tokens\x18\x08 \x01(\r\x12\r\n\x05score\x18\t \x01(\x01\x12,\n\x06scores\x18\n \x01(\x0b\x32\x1c.quintet.retriever.v1.Scores\x12)\n\x08metadata\x18\x0b \x01(\x0b\x32\x17.google.protobuf.Struct\"i\n\x0eSearchResponse\x12\'\n\x04hits\x18\x01 \x03(\x0b\x32\x19.quintet.retriever.v1.Hit\x12.\n\x04mode\x18\x02 \x01(\x0e\x32 .quintet.retriever.v1.SearchMode*q\n\nSearchMode\x12\x1b\n\x17SEARCH_MODE_UNSPECIFIED\x10\x00\x12\x15\n\x11SEARCH_MODE_DENSE\x10\x01\x12\x17\n\x13SEARCH_MODE_LEXICAL\x10\x02\x12\x16\n\x12SEARCH_MODE_HYBRID\x10\x03\x32\xd2\x07\n\x10RetrieverService\x12q\n\x10\x43reateCollection\x12-.quintet.retriever.v1.CreateCollectionRequest\x1a..quintet.retriever.v1.CreateCollectionResponse\x12h\n\rGetCollection\x12*.quintet.retriever.v1.GetCollectionRequest\x1a+.quintet.retriever.v1.GetCollectionResponse\x12n\n\x0fListCollections\x12,.quintet.retriever.v1.ListCollectionsRequest\x1a-.quintet.retriever.v1.ListCollectionsResponse\x12q\n\x10\x44\x65leteCollection\x12-.quintet.retriever.v1.DeleteCollectionRequest\x1a..quintet.retriever.v1.DeleteCollectionResponse\x12n\n\x0fUpsertDocuments\x12,.quintet.retriever.v1.UpsertDocumentsRequest\x1a-.quintet.retriever.v1.UpsertDocumentsResponse\x12\x62\n\x0bGetDocument\x12(.quintet.retriever.v1.GetDocumentRequest\x1a).quintet.retriever.v1.GetDocumentResponse\x12h\n\rListDocuments\x12*.quintet.retriever.v1.ListDocumentsRequest\x1a+.quintet.retriever.v1.ListDocumentsResponse\x12k\n\x0e\x44\x65leteDocument\x12+.quintet.retriever.v1.DeleteDocumentRequest\x1a,.quintet.retriever.v1.DeleteDocumentResponse\x12S\n\x06Search\x12#.quintet.retriever.v1.SearchRequest\x1a$.quintet.retriever.v1.SearchResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'quintet.retriever.v1.retriever_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SEARCHMODE']._serialized_start=3770
-  _globals['_SEARCHMODE']._serialized_end=3883
+  _globals['_SEARCHMODE']._serialized_start=3827
+  _globals['_SEARCHMODE']._serialized_end=3940
   _globals['_COLLECTION']._serialized_start=134
   _globals['_COLLECTION']._serialized_end=347
   _globals['_CREATECOLLECTIONREQUEST']._serialized_start=350
@@ -59,46 +59,46 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DOCUMENTINPUT']._serialized_end=1204
   _globals['_DOCUMENT']._serialized_start=1207
   _globals['_DOCUMENT']._serialized_end=1486
-  _globals['_UPSERTDOCUMENTSREQUEST']._serialized_start=1488
-  _globals['_UPSERTDOCUMENTSREQUEST']._serialized_end=1588
-  _globals['_UPSERTEDDOCUMENT']._serialized_start=1590
-  _globals['_UPSERTEDDOCUMENT']._serialized_end=1675
-  _globals['_UPSERTDOCUMENTSRESPONSE']._serialized_start=1677
-  _globals['_UPSERTDOCUMENTSRESPONSE']._serialized_end=1761
-  _globals['_GETDOCUMENTREQUEST']._serialized_start=1763
-  _globals['_GETDOCUMENTREQUEST']._serialized_end=1840
-  _globals['_GETDOCUMENTRESPONSE']._serialized_start=1842
-  _globals['_GETDOCUMENTRESPONSE']._serialized_end=1913
-  _globals['_LISTDOCUMENTSREQUEST']._serialized_start=1915
-  _globals['_LISTDOCUMENTSREQUEST']._serialized_end=2042
-  _globals['_LISTDOCUMENTSRESPONSE']._serialized_start=2044
-  _globals['_LISTDOCUMENTSRESPONSE']._serialized_end=2143
-  _globals['_DELETEDOCUMENTREQUEST']._serialized_start=2145
-  _globals['_DELETEDOCUMENTREQUEST']._serialized_end=2200
-  _globals['_DELETEDOCUMENTRESPONSE']._serialized_start=2202
-  _globals['_DELETEDOCUMENTRESPONSE']._serialized_end=2250
-  _globals['_FILTER']._serialized_start=2253
-  _globals['_FILTER']._serialized_end=3076
-  _globals['_FILTER_EQUALS']._serialized_start=2637
-  _globals['_FILTER_EQUALS']._serialized_end=2697
-  _globals['_FILTER_ONEOF']._serialized_start=2699
-  _globals['_FILTER_ONEOF']._serialized_end=2759
-  _globals['_FILTER_RANGE']._serialized_start=2762
-  _globals['_FILTER_RANGE']._serialized_end=2928
-  _globals['_FILTER_EXISTS']._serialized_start=2930
-  _globals['_FILTER_EXISTS']._serialized_end=2951
-  _globals['_FILTER_ALLOF']._serialized_start=2953
-  _globals['_FILTER_ALLOF']._serialized_end=3007
-  _globals['_FILTER_ANYOF']._serialized_start=3009
-  _globals['_FILTER_ANYOF']._serialized_end=3063
-  _globals['_SEARCHREQUEST']._serialized_start=3079
-  _globals['_SEARCHREQUEST']._serialized_end=3249
-  _globals['_SCORES']._serialized_start=3252
-  _globals['_SCORES']._serialized_end=3408
-  _globals['_HIT']._serialized_start=3411
-  _globals['_HIT']._serialized_end=3661
-  _globals['_SEARCHRESPONSE']._serialized_start=3663
-  _globals['_SEARCHRESPONSE']._serialized_end=3768
-  _globals['_RETRIEVERSERVICE']._serialized_start=3886
-  _globals['_RETRIEVERSERVICE']._serialized_end=4864
+  _globals['_UPSERTDOCUMENTSREQUEST']._serialized_start=1489
+  _globals['_UPSERTDOCUMENTSREQUEST']._serialized_end=1617
+  _globals['_UPSERTEDDOCUMENT']._serialized_start=1619
+  _globals['_UPSERTEDDOCUMENT']._serialized_end=1704
+  _globals['_UPSERTDOCUMENTSRESPONSE']._serialized_start=1706
+  _globals['_UPSERTDOCUMENTSRESPONSE']._serialized_end=1790
+  _globals['_GETDOCUMENTREQUEST']._serialized_start=1792
+  _globals['_GETDOCUMENTREQUEST']._serialized_end=1869
+  _globals['_GETDOCUMENTRESPONSE']._serialized_start=1871
+  _globals['_GETDOCUMENTRESPONSE']._serialized_end=1942
+  _globals['_LISTDOCUMENTSREQUEST']._serialized_start=1944
+  _globals['_LISTDOCUMENTSREQUEST']._serialized_end=2071
+  _globals['_LISTDOCUMENTSRESPONSE']._serialized_start=2073
+  _globals['_LISTDOCUMENTSRESPONSE']._serialized_end=2172
+  _globals['_DELETEDOCUMENTREQUEST']._serialized_start=2174
+  _globals['_DELETEDOCUMENTREQUEST']._serialized_end=2229
+  _globals['_DELETEDOCUMENTRESPONSE']._serialized_start=2231
+  _globals['_DELETEDOCUMENTRESPONSE']._serialized_end=2279
+  _globals['_FILTER']._serialized_start=2282
+  _globals['_FILTER']._serialized_end=3105
+  _globals['_FILTER_EQUALS']._serialized_start=2666
+  _globals['_FILTER_EQUALS']._serialized_end=2726
+  _globals['_FILTER_ONEOF']._serialized_start=2728
+  _globals['_FILTER_ONEOF']._serialized_end=2788
+  _globals['_FILTER_RANGE']._serialized_start=2791
+  _globals['_FILTER_RANGE']._serialized_end=2957
+  _globals['_FILTER_EXISTS']._serialized_start=2959
+  _globals['_FILTER_EXISTS']._serialized_end=2980
+  _globals['_FILTER_ALLOF']._serialized_start=2982
+  _globals['_FILTER_ALLOF']._serialized_end=3036
+  _globals['_FILTER_ANYOF']._serialized_start=3038
+  _globals['_FILTER_ANYOF']._serialized_end=3092
+  _globals['_SEARCHREQUEST']._serialized_start=3108
+  _globals['_SEARCHREQUEST']._serialized_end=3306
+  _globals['_SCORES']._serialized_start=3309
+  _globals['_SCORES']._serialized_end=3465
+  _globals['_HIT']._serialized_start=3468
+  _globals['_HIT']._serialized_end=3718
+  _globals['_SEARCHRESPONSE']._serialized_start=3720
+  _globals['_SEARCHRESPONSE']._serialized_end=3825
+  _globals['_RETRIEVERSERVICE']._serialized_start=3943
+  _globals['_RETRIEVERSERVICE']._serialized_end=4921
 # @@protoc_insertion_point(module_scope)

@@ -469,8 +469,13 @@ class UpsertDocumentsRequest(_message.Message):
 
     COLLECTION_FIELD_NUMBER: _builtins.int
     DOCUMENTS_FIELD_NUMBER: _builtins.int
+    EMBEDDING_REVISION_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """Name of the collection."""
+    embedding_revision: _builtins.str
+    """Revision of the embedding model that made the vectors. One that is not the
+    collection's is FAILED_PRECONDITION with MODEL_MISMATCH. Empty: not checked.
+    """
     @_builtins.property
     def documents(self) -> _containers.RepeatedCompositeFieldContainer[Global___DocumentInput]:
         """Documents, 1 to 64 (a server setting), no id twice."""
@@ -480,10 +485,11 @@ class UpsertDocumentsRequest(_message.Message):
         *,
         collection: _builtins.str = ...,
         documents: _abc.Iterable[Global___DocumentInput] | None = ...,
+        embedding_revision: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "documents", b"documents"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "documents", b"documents", "embedding_revision", b"embedding_revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -957,6 +963,7 @@ class SearchRequest(_message.Message):
     MODE_FIELD_NUMBER: _builtins.int
     K_FIELD_NUMBER: _builtins.int
     FILTER_FIELD_NUMBER: _builtins.int
+    EMBEDDING_REVISION_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """Name of the collection."""
     text: _builtins.str
@@ -967,6 +974,10 @@ class SearchRequest(_message.Message):
     """How hits are found. Default: by what the request has."""
     k: _builtins.int
     """Most hits to return, 1 to 200. 0: 10."""
+    embedding_revision: _builtins.str
+    """Revision of the embedding model that made the vector. One that is not the
+    collection's is FAILED_PRECONDITION with MODEL_MISMATCH. Empty: not checked.
+    """
     @_builtins.property
     def filter(self) -> Global___Filter:
         """Only chunks of documents whose metadata match. Absent: all."""
@@ -980,10 +991,11 @@ class SearchRequest(_message.Message):
         mode: Global___SearchMode.ValueType = ...,
         k: _builtins.int = ...,
         filter: Global___Filter | None = ...,
+        embedding_revision: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "filter", b"filter", "k", b"k", "mode", b"mode", "text", b"text", "vector", b"vector"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "embedding_revision", b"embedding_revision", "filter", b"filter", "k", b"k", "mode", b"mode", "text", b"text", "vector", b"vector"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
