@@ -38,17 +38,21 @@ Request = TypeVar("Request")
 Response = TypeVar("Response")
 
 
-def open_channel(target: str, service: str, settings: ChannelSettings) -> grpc.aio.Channel:
+def open_channel(
+    target: str, service: str, settings: ChannelSettings, *, only_healthy: bool = True
+) -> grpc.aio.Channel:
     """Open a channel to `target` ("host:port" or a gRPC name such as
     "dns:///embedder:50051") for the service of full name `service`.
 
     Calls are spread over all addresses of the name that report themselves
-    SERVING. A call that ends UNAVAILABLE before its first response is tried
-    again, while retries are a small share of all calls.
+    SERVING, or over all that answer where `only_healthy` is false: for a caller
+    who wants to be told why a service is not ready. A call that ends UNAVAILABLE
+    before its first response is tried again, while retries are a small share of
+    all calls.
     """
     config = {
         "loadBalancingConfig": [{"round_robin": {}}],
-        "healthCheckConfig": {"serviceName": service},
+        **({"healthCheckConfig": {"serviceName": service}} if only_healthy else {}),
         "retryThrottling": {"maxTokens": 20, "tokenRatio": 0.1},
         "methodConfig": [
             {
@@ -123,6 +127,27 @@ class Peer:
         """
         with self._observed(method) as metadata:
             responses = call(request, timeout=timeout, metadata=metadata)
+            try:
+                async for response in responses:
+                    yield response
+            finally:
+                responses.cancel()
+
+    async def exchange(
+        self,
+        method: str,
+        call: grpc.aio.StreamStreamMultiCallable[Request, Response],
+        requests: AsyncIterator[Request],
+        *,
+        timeout: float,
+    ) -> AsyncIterator[Response]:
+        """Yield the responses to a stream of requests, otherwise as `stream`.
+
+        `requests` is read as fast as the far end takes it. It must not raise:
+        gRPC would end the call as cancelled and drop the exception.
+        """
+        with self._observed(method) as metadata:
+            responses = call(requests, timeout=timeout, metadata=metadata)
             try:
                 async for response in responses:
                     yield response
