@@ -1,0 +1,1 @@
+"""Quintet on one machine: embedded servers, the five services, their traces."""

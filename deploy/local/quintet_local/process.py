@@ -1,0 +1,99 @@
+"""Starting and stopping of child processes that never outlive us.
+
+Every child dies with its parent, even if that was killed with SIGKILL: the
+kernel sends the death signal (`PR_SET_PDEATHSIG`, through util-linux's setpriv)
+when the *thread* that started the child ends. So call `start` from a thread
+that lives as long as the child should; an event loop's own thread does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import signal
+from asyncio.subprocess import DEVNULL, Process
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+
+class StartError(Exception):
+    """A server or service could not be started; the message is for its user."""
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """The numeric user and group that a child runs as."""
+
+    uid: int
+    gid: int
+
+
+async def start(
+    arguments: Sequence[str],
+    *,
+    log_file: Path,
+    death_signal: signal.Signals,
+    environment: Mapping[str, str],
+    folder: Path | None = None,
+    user: User | None = None,
+    stdin: IO[bytes] | None = None,
+) -> Process:
+    """Start a program whose output is appended to `log_file`.
+
+    It runs in a session of its own, so that a Ctrl-C in our terminal reaches us
+    alone, with exactly the `environment` given, in `folder`, and as `user`
+    unless that is None. Raises `StartError` where setpriv is missing.
+    """
+    setpriv = shutil.which("setpriv", path="/usr/bin:/bin:/usr/local/bin")
+    if setpriv is None:
+        raise StartError("setpriv is missing; install it with: apt install util-linux")
+    become = (
+        [f"--reuid={user.uid}", f"--regid={user.gid}", "--clear-groups"] if user is not None else []
+    )
+    with log_file.open("ab") as log:
+        return await asyncio.create_subprocess_exec(
+            setpriv,
+            *become,
+            f"--pdeathsig={death_signal.name.removeprefix('SIG')}",
+            "--",
+            *arguments,
+            stdin=stdin or DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd=folder,
+            env=dict(environment),
+            start_new_session=True,
+        )
+
+
+async def stop(process: Process, signum: signal.Signals, *, grace: float) -> bool:
+    """Ask a child to end with `signum`, and kill it after `grace` seconds.
+
+    Returns whether it ended by itself. A child that has ended is left alone.
+    """
+    if process.returncode is not None:
+        return True
+    with suppress(ProcessLookupError):
+        process.send_signal(signum)
+    try:
+        await asyncio.wait_for(process.wait(), grace)
+    except TimeoutError:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+        return False
+    return True
+
+
+def last_lines(log_file: Path, *, most: int = 5) -> str:
+    """Return the last lines of a log, for an error's message."""
+    try:
+        with log_file.open("rb") as log:
+            log.seek(max(0, log.seek(0, 2) - 4096))
+            lines = log.read().decode(errors="replace").splitlines()
+    except OSError:
+        return ""
+    return "\n".join(lines[-most:])

@@ -1,0 +1,3 @@
+"""Registers the fixtures that the tests share; see `support/`."""
+
+pytest_plugins = ["support.postgres", "support.valkey"]
