@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -119,7 +119,7 @@ class Peer:
         request: Request,
         *,
         timeout: float,
-    ) -> AsyncIterator[Response]:
+    ) -> AsyncGenerator[Response]:
         """Yield the responses of a streaming call; the whole stream has `timeout`
         seconds. Closing the iterator cancels the call.
 
@@ -140,7 +140,7 @@ class Peer:
         requests: AsyncIterator[Request],
         *,
         timeout: float,
-    ) -> AsyncIterator[Response]:
+    ) -> AsyncGenerator[Response]:
         """Yield the responses to a stream of requests, otherwise as `stream`.
 
         `requests` is read as fast as the far end takes it. It must not raise:

@@ -28,6 +28,10 @@ class Deadline:
         remaining: float | None = context.time_remaining()
         return cls.after(default if remaining is None else remaining)
 
+    def or_after(self, seconds: float) -> Deadline:
+        """Return this deadline, or the one `seconds` from now if that is earlier."""
+        return Deadline(min(self.at, time.monotonic() + seconds))
+
     def remaining(self, hop: str) -> float:
         """Return the seconds left, more than 0.
 

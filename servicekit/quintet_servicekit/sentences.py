@@ -15,7 +15,8 @@ _BREAK = re.compile(
     r"""
     (?P<stop>[.!?…]+[)\]"'”’»]*)(?=\s)      # a stop, closing marks, then space
     | (?P<cjk>[。！？]+[」』”’）]*)           # CJK stops need no space
-    | (?P<line>\n[^\S\n]*(?:\n\s*|(?=[-*+•‣]\s|\d{1,3}[.)]\s|\#{1,6}\s|\|)))  # blank line, list, heading
+    # a blank line, or the start of a list item, a heading or a table's row
+    | (?P<line>\n[^\S\n]*(?:\n\s*|(?=[-*+•‣]\s|\d{1,3}[.)]\s|\#{1,6}\s|\|)))
     """,
     re.VERBOSE,
 )

@@ -1,0 +1,96 @@
+"""The gateway's connections to the four services behind it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from quintet.embedder.v1.embedder_service_pb2_grpc import EmbedderServiceStub
+from quintet.generator.v1.generator_service_pb2_grpc import GeneratorServiceStub
+from quintet.retriever.v1.retriever_service_pb2_grpc import RetrieverServiceStub
+from quintet.tokenizer.v1.tokenizer_service_pb2_grpc import TokenizerServiceStub
+from quintet_gateway.settings import Settings
+from quintet_servicekit.channel import Peer, open_channel
+from quintet_servicekit.settings import ChannelSettings
+
+if TYPE_CHECKING:
+    from quintet.embedder.v1.embedder_service_pb2_grpc import EmbedderServiceAsyncStub
+    from quintet.generator.v1.generator_service_pb2_grpc import GeneratorServiceAsyncStub
+    from quintet.retriever.v1.retriever_service_pb2_grpc import RetrieverServiceAsyncStub
+    from quintet.tokenizer.v1.tokenizer_service_pb2_grpc import TokenizerServiceAsyncStub
+
+HEALTH_SECONDS = 1.0
+"""How long a service may take to say how it is."""
+
+
+class Connection:
+    """One service behind the gateway: its channel, and who it is in trails and spans."""
+
+    def __init__(self, name: str, address: str, settings: ChannelSettings) -> None:
+        self.service = f"quintet.{name}.v1.{name.capitalize()}Service"
+        self.peer = Peer(name, self.service)
+        self.channel = open_channel(address, self.service, settings)
+        # Asking a service that is not ready how it is needs a channel that does
+        # not shun services that are not ready.
+        self._plain = grpc.aio.insecure_channel(address)
+
+    def is_ready(self) -> bool:
+        """Whether at least one replica reports itself SERVING; asks nobody."""
+        state = self.channel.get_state(try_to_connect=True)
+        return state is grpc.ChannelConnectivity.READY
+
+    async def health(self) -> bool:
+        """Ask the service whether it is SERVING; raises AioRpcError if it is away."""
+        response = await health_pb2_grpc.HealthStub(self._plain).Check(
+            health_pb2.HealthCheckRequest(service=self.service), timeout=HEALTH_SECONDS
+        )
+        return bool(response.status == health_pb2.HealthCheckResponse.SERVING)
+
+    async def close(self) -> None:
+        """Close both channels."""
+        await self.channel.close(None)
+        await self._plain.close(None)
+
+
+@dataclass(frozen=True)
+class Services:
+    """The four services: connections by name, and their stubs."""
+
+    connections: Mapping[str, Connection]
+    tokenizer: TokenizerServiceAsyncStub
+    embedder: EmbedderServiceAsyncStub
+    retriever: RetrieverServiceAsyncStub
+    generator: GeneratorServiceAsyncStub
+
+    def peer(self, name: str) -> Peer:
+        """Return the peer that calls to service `name` go through."""
+        return self.connections[name].peer
+
+
+@asynccontextmanager
+async def open_services(settings: Settings) -> AsyncIterator[Services]:
+    """Open the connections; they connect when first used, and again after a loss."""
+    channel_settings = ChannelSettings(max_message_bytes=settings.max_message_bytes)
+    async with AsyncExitStack() as stack:
+        connections: dict[str, Connection] = {}
+        for name, address in (
+            ("tokenizer", settings.tokenizer_address),
+            ("embedder", settings.embedder_address),
+            ("retriever", settings.retriever_address),
+            ("generator", settings.generator_address),
+        ):
+            connections[name] = Connection(name, address, channel_settings)
+            stack.push_async_callback(connections[name].close)
+        channels: dict[str, Any] = {name: it.channel for name, it in connections.items()}
+        yield Services(
+            connections=connections,
+            tokenizer=TokenizerServiceStub(channels["tokenizer"]),
+            embedder=EmbedderServiceStub(channels["embedder"]),
+            retriever=RetrieverServiceStub(channels["retriever"]),
+            generator=GeneratorServiceStub(channels["generator"]),
+        )

@@ -1,0 +1,171 @@
+"""One document's way: chunk, embed, upsert."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+from google.protobuf import json_format
+
+from quintet.embedder.v1 import embedder_service_pb2 as embedder_pb
+from quintet.gateway.v1 import gateway_service_pb2 as pb
+from quintet.retriever.v1 import retriever_service_pb2 as retriever_pb
+from quintet.tokenizer.v1 import tokenizer_service_pb2 as tokenizer_pb
+from quintet_gateway.catalog import Catalog, EmbeddingModel
+from quintet_gateway.chain import Chain
+from quintet_gateway.clients import Services
+from quintet_servicekit.errors import Reason, ServiceError
+
+METHOD_VERSION = 1
+"""Raise it when documents are cut or embedded in another way, so that the next
+ingest makes them anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkPlan:
+    """How documents are cut and embedded; see the settings of the same names."""
+
+    chunk_tokens: int
+    chunk_overlap_tokens: int
+    embed_batch: int
+
+
+class Ingester:
+    """Brings one document in."""
+
+    def __init__(self, services: Services, catalog: Catalog, plan: ChunkPlan) -> None:
+        self._services = services
+        self._catalog = catalog
+        self._plan = plan
+
+    async def ingest(self, chain: Chain, collection: str, document: pb.Document) -> pb.Ingested:
+        """Commit a document whole, or raise and leave what stood there.
+
+        Raises `ServiceError` as the tokenizer, the embedder and the retriever do.
+        """
+        try:
+            return await self._ingest(chain, collection, document)
+        except ServiceError as error:
+            if error.reason is not Reason.MODEL_MISMATCH:
+                raise
+        # The collection was made anew since we last looked.
+        self._catalog.forget(collection)
+        return await self._ingest(chain, collection, document)
+
+    async def _ingest(self, chain: Chain, collection: str, document: pb.Document) -> pb.Ingested:
+        model = await self._catalog.embedding_model(chain, collection)
+        digest = content_hash(document, model, self._plan)
+        standing = await self._standing(chain, collection, document.id)
+        if standing is not None and standing.content_hash == digest:
+            return pb.Ingested(
+                outcome=pb.INGEST_OUTCOME_UNCHANGED,
+                version=standing.version,
+                chunks=standing.chunk_count,
+            )
+        chunks = await self._chunks(chain, document.content)
+        if not chunks:
+            raise ServiceError(Reason.INVALID_FIELD, "document.content must not be empty")
+        revision, tokens = await self._embed(chain, model, chunks)
+        written = retriever_pb.DocumentInput(
+            id=document.id,
+            title=document.title,
+            content=document.content,
+            content_hash=digest,
+            chunks=chunks,
+        )
+        if document.HasField("metadata"):
+            written.metadata.CopyFrom(document.metadata)
+        response = await chain.unary(
+            self._services.peer("retriever"),
+            "UpsertDocuments",
+            self._services.retriever.UpsertDocuments,
+            retriever_pb.UpsertDocumentsRequest(
+                collection=collection, documents=[written], embedding_revision=revision
+            ),
+        )
+        result = response.documents[0]
+        return pb.Ingested(
+            outcome=pb.INGEST_OUTCOME_CREATED if result.created else pb.INGEST_OUTCOME_REPLACED,
+            version=result.version,
+            chunks=result.chunk_count,
+            tokens=tokens,
+        )
+
+    async def _standing(
+        self, chain: Chain, collection: str, document_id: str
+    ) -> retriever_pb.Document | None:
+        try:
+            response = await chain.unary(
+                self._services.peer("retriever"),
+                "GetDocument",
+                self._services.retriever.GetDocument,
+                retriever_pb.GetDocumentRequest(collection=collection, id=document_id),
+            )
+        except ServiceError as error:
+            if error.reason is Reason.DOCUMENT_NOT_FOUND:
+                return None
+            raise
+        return response.document
+
+    async def _chunks(self, chain: Chain, content: str) -> list[retriever_pb.Chunk]:
+        response = await chain.unary(
+            self._services.peer("tokenizer"),
+            "Chunk",
+            self._services.tokenizer.Chunk,
+            tokenizer_pb.ChunkRequest(
+                texts=[content],
+                max_tokens=self._plan.chunk_tokens,
+                overlap_tokens=self._plan.chunk_overlap_tokens,
+            ),
+        )
+        return [
+            retriever_pb.Chunk(
+                text=chunk.text, start=chunk.span.start, end=chunk.span.end, tokens=chunk.tokens
+            )
+            for chunk in response.texts[0].chunks
+        ]
+
+    async def _embed(
+        self, chain: Chain, model: EmbeddingModel, chunks: list[retriever_pb.Chunk]
+    ) -> tuple[str, int]:
+        """Give each chunk its vector; return the model's revision and the tokens read."""
+        revision, tokens = model.revision, 0
+        for start in range(0, len(chunks), self._plan.embed_batch):
+            batch = chunks[start : start + self._plan.embed_batch]
+            response = await chain.unary(
+                self._services.peer("embedder"),
+                "Embed",
+                self._services.embedder.Embed,
+                embedder_pb.EmbedRequest(
+                    model=model.name,
+                    texts=[chunk.text for chunk in batch],
+                    input_type=embedder_pb.INPUT_TYPE_PASSAGE,
+                ),
+            )
+            if start and response.revision != revision:
+                raise ServiceError(
+                    Reason.CONFLICT, "the embedding model changed while the document was embedded"
+                )
+            revision = response.revision
+            for chunk, embedding in zip(batch, response.embeddings, strict=True):
+                chunk.vector = embedding.vector
+                tokens += embedding.tokens
+        return revision, tokens
+
+
+def content_hash(document: pb.Document, model: EmbeddingModel, plan: ChunkPlan) -> str:
+    """Return a digest of all that a document's chunks are made from, in hex.
+
+    Equal digests mean that ingesting again would change nothing.
+    """
+    made_from = {
+        "version": METHOD_VERSION,
+        "title": document.title,
+        "content": document.content,
+        "metadata": json_format.MessageToDict(document.metadata),
+        "model": [model.name, model.revision],
+        "plan": [plan.chunk_tokens, plan.chunk_overlap_tokens],
+    }
+    canonical = json.dumps(made_from, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()

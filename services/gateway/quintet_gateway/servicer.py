@@ -1,0 +1,188 @@
+"""The gateway's RPCs: validate, call, build the response."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+import grpc
+
+from quintet.gateway.v1 import gateway_service_pb2 as pb
+from quintet.gateway.v1.gateway_service_pb2_grpc import GatewayServiceServicer
+from quintet.retriever.v1 import retriever_service_pb2 as retriever_pb
+from quintet_gateway import validate
+from quintet_gateway.ask import Asker
+from quintet_gateway.catalog import Catalog
+from quintet_gateway.chain import Chain
+from quintet_gateway.clients import Services
+from quintet_gateway.ingest import Ingester
+from quintet_gateway.ingest_stream import IngestStream, StreamLimits
+from quintet_gateway.status import status_of
+from quintet_servicekit.deadline import Deadline
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class GatewayServicer(GatewayServiceServicer):
+    """See the contract for each method.
+
+    `ask_seconds` is the deadline of a unary call whose caller gave none.
+    """
+
+    def __init__(
+        self,
+        services: Services,
+        catalog: Catalog,
+        asker: Asker,
+        ingester: Ingester,
+        *,
+        stream_limits: StreamLimits,
+        ask_seconds: float,
+        max_question_chars: int,
+    ) -> None:
+        self._services = services
+        self._catalog = catalog
+        self._asker = asker
+        self._ingester = ingester
+        self._stream_limits = stream_limits
+        self._ask_seconds = ask_seconds
+        self._max_question_chars = max_question_chars
+
+    def _chain(self, context: Context) -> Chain:
+        return Chain(Deadline.of_call(context, self._ask_seconds))
+
+    async def Ask(self, request: pb.AskRequest, context: Context) -> pb.AskResponse:
+        validate.question(request, max_chars=self._max_question_chars)
+        return await self._asker.whole(self._chain(context), request)
+
+    async def AskStream(
+        self, request: pb.AskRequest, context: Context
+    ) -> AsyncGenerator[pb.AskStreamResponse]:
+        validate.question(request, max_chars=self._max_question_chars)
+        async with aclosing(self._asker.stream(self._chain(context), request)) as events:
+            async for event in events:
+                yield event
+
+    async def Search(self, request: pb.SearchRequest, context: Context) -> pb.SearchResponse:
+        validate.query(request, max_chars=self._max_question_chars)
+        chain = self._chain(context)
+        found = await self._asker.search(chain, request)
+        return pb.SearchResponse(hits=found.hits, mode=found.mode, trail=chain.trail())
+
+    async def Ingest(
+        self, request_iterator: AsyncIterator[pb.IngestRequest], context: Context
+    ) -> AsyncGenerator[pb.IngestResponse]:
+        deadline = Deadline.of_call(context, default=float("inf"))
+        stream = IngestStream(self._ingester, self._stream_limits, deadline)
+        async with aclosing(stream.acknowledgements(request_iterator)) as responses:
+            async for response in responses:
+                yield response
+
+    async def GetDocument(
+        self, request: pb.GetDocumentRequest, context: Context
+    ) -> pb.GetDocumentResponse:
+        found = await self._chain(context).unary(
+            self._services.peer("retriever"),
+            "GetDocument",
+            self._services.retriever.GetDocument,
+            retriever_pb.GetDocumentRequest(
+                collection=request.collection,
+                id=request.id,
+                include_content=request.include_content,
+            ),
+        )
+        return pb.GetDocumentResponse(document=found.document)
+
+    async def ListDocuments(
+        self, request: pb.ListDocumentsRequest, context: Context
+    ) -> pb.ListDocumentsResponse:
+        found = await self._chain(context).unary(
+            self._services.peer("retriever"),
+            "ListDocuments",
+            self._services.retriever.ListDocuments,
+            retriever_pb.ListDocumentsRequest(
+                collection=request.collection,
+                page_size=request.page_size,
+                page_token=request.page_token,
+                filter=request.filter if request.HasField("filter") else None,
+            ),
+        )
+        return pb.ListDocumentsResponse(
+            documents=found.documents, next_page_token=found.next_page_token
+        )
+
+    async def DeleteDocument(
+        self, request: pb.DeleteDocumentRequest, context: Context
+    ) -> pb.DeleteDocumentResponse:
+        deleted = await self._chain(context).unary(
+            self._services.peer("retriever"),
+            "DeleteDocument",
+            self._services.retriever.DeleteDocument,
+            retriever_pb.DeleteDocumentRequest(collection=request.collection, id=request.id),
+        )
+        return pb.DeleteDocumentResponse(deleted_chunks=deleted.deleted_chunks)
+
+    async def CreateCollection(
+        self, request: pb.CreateCollectionRequest, context: Context
+    ) -> pb.CreateCollectionResponse:
+        validate.collection(request)
+        chain = self._chain(context)
+        model = await self._catalog.embedder(chain, request.embedding_model)
+        self._catalog.forget(request.name)
+        created = await chain.unary(
+            self._services.peer("retriever"),
+            "CreateCollection",
+            self._services.retriever.CreateCollection,
+            retriever_pb.CreateCollectionRequest(
+                name=request.name,
+                embedding_model=model.name,
+                embedding_revision=model.revision,
+                dimension=model.dimension,
+                description=request.description,
+            ),
+        )
+        return pb.CreateCollectionResponse(collection=created.collection)
+
+    async def GetCollection(
+        self, request: pb.GetCollectionRequest, context: Context
+    ) -> pb.GetCollectionResponse:
+        found = await self._chain(context).unary(
+            self._services.peer("retriever"),
+            "GetCollection",
+            self._services.retriever.GetCollection,
+            retriever_pb.GetCollectionRequest(name=request.name),
+        )
+        return pb.GetCollectionResponse(collection=found.collection)
+
+    async def ListCollections(
+        self, request: pb.ListCollectionsRequest, context: Context
+    ) -> pb.ListCollectionsResponse:
+        found = await self._chain(context).unary(
+            self._services.peer("retriever"),
+            "ListCollections",
+            self._services.retriever.ListCollections,
+            retriever_pb.ListCollectionsRequest(
+                page_size=request.page_size, page_token=request.page_token
+            ),
+        )
+        return pb.ListCollectionsResponse(
+            collections=found.collections, next_page_token=found.next_page_token
+        )
+
+    async def DeleteCollection(
+        self, request: pb.DeleteCollectionRequest, context: Context
+    ) -> pb.DeleteCollectionResponse:
+        self._catalog.forget(request.name)
+        deleted = await self._chain(context).unary(
+            self._services.peer("retriever"),
+            "DeleteCollection",
+            self._services.retriever.DeleteCollection,
+            retriever_pb.DeleteCollectionRequest(name=request.name),
+        )
+        return pb.DeleteCollectionResponse(deleted_documents=deleted.deleted_documents)
+
+    async def GetStatus(
+        self, request: pb.GetStatusRequest, context: Context
+    ) -> pb.GetStatusResponse:
+        return await status_of(self._services, self._chain(context))

@@ -1,0 +1,74 @@
+"""Settings of the gateway; the only place that names its environment variables."""
+
+from __future__ import annotations
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from quintet_servicekit.settings import ServiceSettings
+
+MIB = 2**20
+
+
+class Settings(ServiceSettings):
+    """Where the services are, and the bounds of a question and a document."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="QUINTET_GATEWAY_", frozen=True, extra="ignore", populate_by_name=True
+    )
+
+    max_message_bytes: int = Field(64 * MIB, ge=2**10, le=2**30)
+    """Largest message that is received. Several times the largest document, so that
+    one that is too large is refused by name and not by the transport."""
+
+    tokenizer_address: str = "localhost:50051"
+    """Address of the tokenizer: "host:port" or a gRPC name ("dns:///tokenizer:50051")."""
+    embedder_address: str = "localhost:50052"
+    """Address of the embedder."""
+    retriever_address: str = "localhost:50053"
+    """Address of the retriever."""
+    generator_address: str = "localhost:50054"
+    """Address of the generator."""
+
+    ask_seconds: float = Field(30.0, gt=0, le=600)
+    """Deadline of a question, and of every other unary call, whose caller gave none."""
+    document_seconds: float = Field(300.0, gt=0, le=3600)
+    """Deadline of one document of an ingest stream: the largest one takes about two
+    minutes to embed on two cores."""
+
+    max_question_chars: int = Field(4_000, ge=1, le=100_000)
+    """Longest question, in characters."""
+    default_passages: int = Field(5, ge=1, le=50)
+    """Passages of an answer where the request gives no number."""
+    context_tokens: int = Field(1_500, ge=64, le=1_000_000)
+    """Most tokens that the passages of one prompt may have together, in the
+    generator's tokens; a model with a smaller context lowers it."""
+    prompt_overhead_tokens: int = Field(160, ge=0, le=10_000)
+    """Tokens kept free for the template's own words and the chat format; the
+    shipped template has about 100."""
+    default_answer_tokens: int = Field(256, ge=1, le=4_096)
+    """Tokens kept free for the answer where the request gives no number; the
+    generator's own default."""
+    min_citation_support: float = Field(0.6, ge=0, le=1)
+    """Least support with which a passage is cited for a sentence of a model that
+    does not cite its own sources: the share of the sentence's words found in it."""
+
+    max_document_chars: int = Field(4_000_000, ge=1, le=100_000_000)
+    """Longest document, in characters; about a 1,500-page book."""
+    chunk_tokens: int = Field(128, ge=8, le=8_192)
+    """Most tokens of a chunk, in the embedding model's tokens."""
+    chunk_overlap_tokens: int = Field(16, ge=0, le=4_096)
+    """Tokens that a chunk shares with the one before it."""
+    embed_batch: int = Field(64, ge=1, le=256)
+    """Chunks that are embedded in one call: large enough for full batches, small
+    enough that a question waits for one of them only."""
+    documents_in_flight: int = Field(4, ge=1, le=64)
+    """Documents of one ingest stream under way at once; more are not read."""
+    max_stream_documents: int = Field(1_000_000, ge=1)
+    """Most documents of one ingest stream: their ids are remembered, 16 bytes each,
+    to find one that is sent twice."""
+
+    models_seconds: float = Field(30.0, gt=0, le=3600)
+    """How long the generator's list of models is remembered."""
+    max_remembered_collections: int = Field(1_000, ge=1)
+    """Collections whose embedding model is remembered; the least recently used goes."""

@@ -1,0 +1,60 @@
+"""Tells how the services behind the gateway are."""
+
+from __future__ import annotations
+
+import asyncio
+
+import grpc
+
+from quintet.embedder.v1 import embedder_service_pb2 as embedder_pb
+from quintet.gateway.v1 import gateway_service_pb2 as pb
+from quintet.generator.v1 import generator_service_pb2 as generator_pb
+from quintet.tokenizer.v1 import tokenizer_service_pb2 as tokenizer_pb
+from quintet_gateway.chain import Chain
+from quintet_gateway.clients import Services
+from quintet_servicekit.errors import ServiceError
+
+
+async def status_of(services: Services, chain: Chain) -> pb.GetStatusResponse:
+    """Return every service's state and models, by name; asked all at once."""
+    names = sorted(services.connections)
+    statuses = await asyncio.gather(*(_service(services, chain, name) for name in names))
+    return pb.GetStatusResponse(services=statuses)
+
+
+async def _service(services: Services, chain: Chain, name: str) -> pb.ServiceStatus:
+    status = pb.ServiceStatus(service=name)
+    try:
+        serving = await services.connections[name].health()
+    except grpc.aio.AioRpcError:
+        status.state = pb.SERVICE_STATE_UNREACHABLE
+        return status
+    status.state = pb.SERVICE_STATE_SERVING if serving else pb.SERVICE_STATE_NOT_SERVING
+    if serving:
+        try:
+            status.models.extend(await _models(services, chain, name))
+        except ServiceError:
+            # It left between the two questions.
+            status.state = pb.SERVICE_STATE_UNREACHABLE
+    return status
+
+
+async def _models(services: Services, chain: Chain, name: str) -> list[str]:
+    peer = services.peer(name)
+    if name == "tokenizer":
+        call, request = services.tokenizer.ListModels, tokenizer_pb.ListModelsRequest()
+        models = (await chain.unary(peer, "ListModels", call, request)).models
+        listed = [(model.is_default, model.name) for model in models]
+    elif name == "embedder":
+        embedder_models = await chain.unary(
+            peer, "ListModels", services.embedder.ListModels, embedder_pb.ListModelsRequest()
+        )
+        listed = [(model.is_default, model.name) for model in embedder_models.models]
+    elif name == "generator":
+        generator_models = await chain.unary(
+            peer, "ListModels", services.generator.ListModels, generator_pb.ListModelsRequest()
+        )
+        listed = [(model.is_default, model.name) for model in generator_models.models]
+    else:
+        return []
+    return [model for _, model in sorted(listed, key=lambda item: not item[0])]

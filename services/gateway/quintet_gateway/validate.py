@@ -1,0 +1,58 @@
+"""Checks of what callers send to the gateway, before any call is made.
+
+Names, filters and page tokens are the retriever's to check: it knows their rules.
+"""
+
+from __future__ import annotations
+
+from quintet.gateway.v1 import gateway_service_pb2 as pb
+from quintet_servicekit.validation import Checks
+
+MAX_PASSAGES = 50
+MAX_HITS = 200
+MAX_ANSWER_TOKENS = 4_096
+MAX_NAME_CHARS = 200
+MAX_METADATA_BYTES = 64 * 1024
+
+
+def question(request: pb.AskRequest, *, max_chars: int) -> None:
+    """Raise `ServiceError` for a question that breaks its documented bounds."""
+    checks = Checks()
+    checks.text("collection", request.collection, max_chars=MAX_NAME_CHARS)
+    checks.text("question", request.question, max_chars=max_chars)
+    checks.number("passages", request.passages, least=0, most=MAX_PASSAGES)
+    checks.text("model", request.model, max_chars=MAX_NAME_CHARS, required=False)
+    checks.text("template", request.template, max_chars=MAX_NAME_CHARS, required=False)
+    checks.number("max_tokens", request.max_tokens, least=0, most=MAX_ANSWER_TOKENS)
+    checks.number("temperature", request.temperature, least=0, most=2)
+    checks.done()
+
+
+def query(request: pb.SearchRequest, *, max_chars: int) -> None:
+    """Raise `ServiceError` for a search that breaks its documented bounds."""
+    checks = Checks()
+    checks.text("collection", request.collection, max_chars=MAX_NAME_CHARS)
+    checks.text("query", request.query, max_chars=max_chars)
+    checks.number("k", request.k, least=0, most=MAX_HITS)
+    checks.done()
+
+
+def document(request: pb.IngestRequest, *, max_chars: int) -> None:
+    """Raise `ServiceError` for a document that breaks its documented bounds."""
+    checks = Checks()
+    checks.text("collection", request.collection, max_chars=MAX_NAME_CHARS)
+    checks.text("document.id", request.document.id, max_chars=512)
+    checks.text("document.title", request.document.title, max_chars=1_000, required=False)
+    checks.text("document.content", request.document.content, max_chars=max_chars)
+    if request.document.metadata.ByteSize() > MAX_METADATA_BYTES:
+        checks.refuse("document.metadata", f"must have at most {MAX_METADATA_BYTES} bytes")
+    checks.done()
+
+
+def collection(request: pb.CreateCollectionRequest) -> None:
+    """Raise `ServiceError` for a collection that breaks its documented bounds."""
+    checks = Checks()
+    checks.text("name", request.name, max_chars=MAX_NAME_CHARS)
+    checks.text("embedding_model", request.embedding_model, max_chars=200, required=False)
+    checks.text("description", request.description, max_chars=1_000, required=False)
+    checks.done()
