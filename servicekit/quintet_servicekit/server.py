@@ -71,6 +71,7 @@ class RunningServer:
         self._settings = settings
         self._application = application
         self._warm = False
+        self._serving = asyncio.Event()
         self._health = HealthServicer()
         self._server = grpc.aio.server(
             interceptors=[CallInterceptor(lambda: self._warm)],
@@ -98,6 +99,10 @@ class RunningServer:
         self.metrics_port = self._metrics.server_port
         await self._server.start()
         return self
+
+    async def ready(self) -> None:
+        """Wait until the application has been SERVING for the first time."""
+        await self._serving.wait()
 
     async def until(self, stop: asyncio.Event) -> int:
         """Keep health true until `stop` is set; return the exit status."""
@@ -142,6 +147,8 @@ class RunningServer:
         value = status.SERVING if serving else status.NOT_SERVING
         for name in ("", self._application.service):
             await self._health.set(name, value)
+        if serving:
+            self._serving.set()
 
     async def __aexit__(self, *_: Any) -> None:
         await self._health.enter_graceful_shutdown()

@@ -37,7 +37,7 @@ class Connection:
         self.channel = open_channel(address, self.service, settings)
         # Asking a service that is not ready how it is needs a channel that does
         # not shun services that are not ready.
-        self._plain = grpc.aio.insecure_channel(address)
+        self._plain = open_channel(address, self.service, settings, only_healthy=False)
 
     def is_ready(self) -> bool:
         """Whether at least one replica reports itself SERVING; asks nobody."""
