@@ -13,7 +13,9 @@ _ABBREVIATIONS = frozenset(
 
 _BREAK = re.compile(
     r"""
-    (?P<stop>[.!?…]+[)\]"'”’»]*)(?=\s)      # a stop, closing marks, then space
+    # A stop, closing marks, then space. Possessive, and begun only at a run's first
+    # stop: a long line of dots would otherwise take quadratic time.
+    (?P<stop>(?<![.!?…])[.!?…]++[)\]"'”’»]*+)(?=\s)
     | (?P<cjk>[。！？]+[」』”’）]*)           # CJK stops need no space
     # a blank line, or the start of a list item, a heading or a table's row
     | (?P<line>\n[^\S\n]*(?:\n\s*|(?=[-*+•‣]\s|\d{1,3}[.)]\s|\#{1,6}\s|\|)))
