@@ -13,6 +13,7 @@ import sys
 import threading
 import wsgiref.simple_server
 from collections.abc import MutableMapping
+from functools import partial
 from typing import Any, cast
 
 import structlog
@@ -119,5 +120,7 @@ def serve_metrics(
         server_class=_Ipv6MetricsServer if ":" in host else _MetricsServer,
         handler_class=_Silent,
     )
-    threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
+    # It looks for `shutdown` only that often.
+    serve = partial(server.serve_forever, poll_interval=0.1)
+    threading.Thread(target=serve, name="metrics", daemon=True).start()
     return server

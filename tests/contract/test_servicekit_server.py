@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import pytest
@@ -52,6 +52,11 @@ class Scripted(GeneratorServiceServicer):
         finally:
             self.closed.set()
 
+    async def ListModels(
+        self, request: generator_pb.ListModelsRequest, context: Any
+    ) -> generator_pb.ListModelsResponse:
+        return generator_pb.ListModelsResponse()
+
 
 async def nothing() -> None:
     return None
@@ -81,7 +86,7 @@ def raising(error: BaseException) -> Callable[[], Awaitable[None]]:
 
 
 def details(error: grpc.aio.AioRpcError) -> dict[str, Any]:
-    trailers: dict[str, Any] = dict(error.trailing_metadata() or ())
+    trailers: dict[str, Any] = dict(cast(Any, error.trailing_metadata() or ()))
     status = status_pb2.Status.FromString(trailers["grpc-status-details-bin"])
     found: dict[str, Any] = {}
     for packed in status.details:
@@ -127,14 +132,14 @@ async def test_an_unknown_error_is_internal_and_tells_only_its_trace_id() -> Non
             await stub.Generate(generator_pb.GenerateRequest())
     error = caught.value
     assert error.code() is grpc.StatusCode.INTERNAL
-    trailers: dict[str, Any] = dict(error.trailing_metadata() or ())
+    trailers: dict[str, Any] = dict(cast(Any, error.trailing_metadata() or ()))
     assert details(error)["ErrorInfo"].metadata["trace_id"] == trailers["quintet-trace-id"]
     assert "secret" not in str(trailers) + str(error.details())
 
 
 async def test_text_that_is_not_utf8_is_the_callers_fault() -> None:
     async with serving(application(Scripted(nothing))) as channel:
-        call = channel.unary_unary(f"/{SERVICE}/Generate")
+        call = channel.unary_unary(f"/{SERVICE}/Generate", bytes, bytes)
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await call(b"\x12\x02\xff\xfe")
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
@@ -269,7 +274,7 @@ async def test_a_call_in_flight_finishes_while_the_server_drains() -> None:
         assert await running == 0
         asyncio.get_running_loop().call_later(0.1, finish.set)
     assert (await call).text == "q"
-    await channel.close()
+    await channel.close(None)
 
 
 async def test_calls_are_counted_by_method_and_code() -> None:
