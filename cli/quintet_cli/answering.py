@@ -1,0 +1,52 @@
+"""A question's way through AskStream: events as they come, and the whole at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from quintet.gateway.v1.gateway_service_pb2 import AskRequest, AskResponse, AskStreamResponse
+from quintet_cli.connection import Gateway
+from quintet_cli.errors import CliError
+
+
+async def answer(
+    gateway: Gateway,
+    request: AskRequest,
+    on_event: Callable[[AskStreamResponse], None] = lambda _: None,
+) -> AskResponse:
+    """Ask, pass each event to `on_event`, and return all of them as `Ask` would.
+
+    Raises `ServiceError` as the gateway does, and `CliError` for a stream that
+    ended without its last event.
+    """
+    whole, completed = AskResponse(), False
+    async for event in gateway.stream("AskStream", gateway.stub.AskStream, request):
+        match event.WhichOneof("event"):
+            case "passages_found":
+                whole.passages.extend(event.passages_found.passages)
+            case "text_delta":
+                whole.answer += event.text_delta.text
+            case "citation":
+                whole.citations.append(event.citation)
+            case "completed":
+                completed = True
+                whole.model = event.completed.model
+                whole.finish_reason = event.completed.finish_reason
+                whole.usage.CopyFrom(event.completed.usage)
+                whole.trail.CopyFrom(event.completed.trail)
+        on_event(event)
+    if not completed:
+        raise CliError("the answer ended before it was complete", advice="ask again")
+    return whole
+
+
+def quoted(response: AskResponse, citation: int) -> str:
+    """Return the source text of a citation, by its index: the stretch of its
+    document that it names, cut from the passage. "" if the passage isn't there."""
+    cited = response.citations[citation]
+    for passage in response.passages:
+        if passage.number == cited.passage:
+            offset = passage.hit.start
+            text = passage.hit.text
+            return text[max(0, cited.document_start - offset) : cited.document_end - offset]
+    return ""

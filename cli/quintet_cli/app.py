@@ -1,0 +1,231 @@
+"""What the command line looks like: commands, options, help.
+
+Each command imports what it runs when it runs, so that `quintet --help` loads
+neither gRPC nor the contracts.
+"""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from quintet_cli.errors import CliError
+from quintet_cli.options import command
+from quintet_cli.settings import Settings
+
+app = typer.Typer(
+    help="Answers from your own documents, with their sources.",
+    add_completion=False,
+    rich_markup_mode="rich" if sys.stdout.isatty() else None,
+)
+documents = typer.Typer(help="List a collection's documents; show or delete one.")
+collections = typer.Typer(help="List the collections; delete one.")
+app.add_typer(documents, name="documents")
+app.add_typer(collections, name="collections")
+
+
+class Mode(StrEnum):
+    """How passages are found."""
+
+    DENSE = "dense"
+    LEXICAL = "lexical"
+    HYBRID = "hybrid"
+
+
+DEFAULT_COLLECTION = "default"
+
+Collection = Annotated[str, typer.Option("--collection", "-c", help="Name of the collection.")]
+Filters = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--filter",
+        metavar="KEY=VALUE",
+        help="Only documents whose metadata match; can be given again. Numbers, true and "
+        'false are taken as such; put "double quotes" around a text that looks like one.',
+    ),
+]
+ModeOption = Annotated[
+    Mode, typer.Option(help="By meaning, by words, or by both fused.", case_sensitive=False)
+]
+Waterfall = Annotated[bool, typer.Option("--waterfall", help="Draw what each hop took.")]
+DocumentId = Annotated[str, typer.Argument(metavar="ID", help="Identifier of the document.")]
+
+
+@command(app, group=True)
+def root(settings: Settings) -> None:
+    """Answers from your own documents, with their sources."""
+    raise CliError("no command is given", advice="see: quintet --help", usage=True)
+
+
+@command(app)
+def up(settings: Settings) -> None:
+    """Run everything on this machine, until Ctrl-C."""
+    from quintet_cli.commands import up as command_up
+
+    command_up.run(settings)
+
+
+@command(app)
+def demo(settings: Settings) -> None:
+    """See it work: Python's reference in, three answers out."""
+    from quintet_cli.commands import demo as command_demo
+
+    command_demo.run(settings)
+
+
+@command(app)
+def ingest(
+    settings: Settings,
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="PATH...", exists=True, help="Files and folders.")
+    ],
+    collection: Collection = DEFAULT_COLLECTION,
+) -> None:
+    """Bring in files and folders.
+
+    Files of the types .md, .txt, .rst, .html and .htm are read; what has not
+    changed is skipped. The exit status is 1 when a document failed.
+    """
+    from quintet_cli.commands import ingest as command_ingest
+
+    command_ingest.run(settings, paths, collection=collection)
+
+
+@command(app)
+def ask(
+    settings: Settings,
+    question: Annotated[str, typer.Argument(help="The question.")],
+    collection: Collection = DEFAULT_COLLECTION,
+    passages: Annotated[
+        int, typer.Option(min=0, max=50, help="Most passages to answer from; 0: the gateway's 5.")
+    ] = 0,
+    model: Annotated[str, typer.Option(help="Generator's model; see `quintet status`.")] = "",
+    filters: Filters = None,
+    mode: ModeOption = Mode.HYBRID,
+    waterfall: Waterfall = False,
+    trace: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the answer's trace there, for Jaeger's UI."),
+    ] = None,
+) -> None:
+    """Answer a question from a collection, with the sources."""
+    from quintet_cli.commands import ask as command_ask
+
+    command_ask.run(
+        settings,
+        question,
+        collection=collection,
+        passages=passages,
+        model=model,
+        conditions=filters or [],
+        mode=mode,
+        waterfall=waterfall,
+        trace_file=trace,
+    )
+
+
+@command(app)
+def search(
+    settings: Settings,
+    query: Annotated[str, typer.Argument(help="A question, or words.")],
+    collection: Collection = DEFAULT_COLLECTION,
+    k: Annotated[int, typer.Option("-k", min=1, max=200, help="Most hits.")] = 10,
+    filters: Filters = None,
+    mode: ModeOption = Mode.HYBRID,
+    waterfall: Waterfall = False,
+) -> None:
+    """Find passages without answering."""
+    from quintet_cli.commands import search as command_search
+
+    command_search.run(
+        settings,
+        query,
+        collection=collection,
+        k=k,
+        conditions=filters or [],
+        mode=mode,
+        waterfall=waterfall,
+    )
+
+
+@command(documents, group=True)
+def list_documents(
+    settings: Settings, collection: Collection = DEFAULT_COLLECTION, filters: Filters = None
+) -> None:
+    """List a collection's documents; show or delete one."""
+    from quintet_cli.commands import documents as command_documents
+
+    command_documents.list_all(settings, collection=collection, conditions=filters or [])
+
+
+@command(documents, "show")
+def show_document(
+    settings: Settings, document_id: DocumentId, collection: Collection = DEFAULT_COLLECTION
+) -> None:
+    """Show one document with its content."""
+    from quintet_cli.commands import documents as command_documents
+
+    command_documents.show(settings, collection=collection, document_id=document_id)
+
+
+@command(documents, "delete")
+def delete_document(
+    settings: Settings, document_id: DocumentId, collection: Collection = DEFAULT_COLLECTION
+) -> None:
+    """Delete one document."""
+    from quintet_cli.commands import documents as command_documents
+
+    command_documents.delete(settings, collection=collection, document_id=document_id)
+
+
+@command(collections, group=True)
+def list_collections(settings: Settings) -> None:
+    """List the collections; delete one."""
+    from quintet_cli.commands import collections as command_collections
+
+    command_collections.list_all(settings)
+
+
+@command(collections, "delete")
+def delete_collection(
+    settings: Settings,
+    name: Annotated[str, typer.Argument(help="Name of the collection.")],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
+) -> None:
+    """Delete a collection with all its documents."""
+    from quintet_cli.commands import collections as command_collections
+
+    command_collections.delete(settings, name, sure=yes)
+
+
+@command(app)
+def status(settings: Settings) -> None:
+    """Tell how the services are.
+
+    The exit status is 1 unless all are serving.
+    """
+    from quintet_cli.commands import status as command_status
+
+    command_status.run(settings)
+
+
+@command(app)
+def trace(
+    settings: Settings,
+    trace_id: Annotated[str, typer.Argument(metavar="ID", help="32 hex digits.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Where to; - is standard output. Default: trace-ID.json"),
+    ] = None,
+) -> None:
+    """Write an answer's trace for Jaeger's UI.
+
+    The UI opens the file by drag and drop.
+    """
+    from quintet_cli.commands import trace as command_trace
+
+    command_trace.run(settings, trace_id, out=out)

@@ -1,0 +1,98 @@
+"""`quintet ask`: a question's answer as it comes, then its sources."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from quintet.gateway.v1.gateway_service_pb2 import (
+    AskRequest,
+    AskResponse,
+    AskStreamResponse,
+)
+from quintet.retriever.v1.retriever_service_pb2 import SearchMode
+from quintet_cli import filters, render
+from quintet_cli.answering import answer
+from quintet_cli.commands import trace
+from quintet_cli.connection import Gateway, connected
+from quintet_cli.live import Waiting
+from quintet_cli.settings import Settings
+from quintet_cli.terminal import as_json, console, print_json
+
+
+def run(
+    settings: Settings,
+    question: str,
+    *,
+    collection: str,
+    passages: int,
+    model: str,
+    conditions: Sequence[str],
+    mode: str,
+    waterfall: bool,
+    trace_file: Path | None,
+) -> None:
+    """Ask, print, and write the trace where `trace_file` names a file."""
+    request = AskRequest(
+        collection=collection,
+        question=question,
+        passages=passages,
+        filter=filters.parsed(conditions),
+        mode=mode_of(mode),
+        model=model,
+    )
+    asyncio.run(_run(settings, request, waterfall, trace_file))
+
+
+def mode_of(name: str) -> SearchMode.ValueType:
+    """Return the search mode that an option names; "" leaves it to the gateway."""
+    return SearchMode.Value(f"SEARCH_MODE_{name.upper() or 'UNSPECIFIED'}")
+
+
+async def _run(
+    settings: Settings, request: AskRequest, waterfall: bool, trace_file: Path | None
+) -> None:
+    async with connected(settings) as gateway:
+        if settings.json:
+            response = await answer(gateway, request)
+            print_json(as_json(response))
+        else:
+            out = console()
+            response = await printed(gateway, request, out)
+            if waterfall:
+                out.print()
+                render.waterfall(out, response.trail)
+    if trace_file is not None:
+        written = await trace.write(settings.state_dir, response.trail.trace_id, trace_file)
+        if not settings.json:
+            trace.tell(console(), trace_file, written)
+
+
+async def printed(gateway: Gateway, request: AskRequest, out: Console) -> AskResponse:
+    """Ask and print the answer as it comes, then its sources and one line of figures.
+
+    Raises as `quintet_cli.answering.answer` does.
+    """
+    printer = render.AnswerPrinter(out)
+    began = time.perf_counter()
+    with Waiting("looking for passages") as wait:
+
+        def on_event(event: AskStreamResponse) -> None:
+            if event.WhichOneof("event") == "passages_found":
+                wait.tell(f"reading {len(event.passages_found.passages)} passages")
+            else:
+                wait.stop()
+            printer(event)
+
+        try:
+            response = await answer(gateway, request, on_event)
+        finally:
+            printer.close()
+    out.print()
+    render.sources(out, response)
+    render.footer(out, response, time.perf_counter() - began)
+    return response

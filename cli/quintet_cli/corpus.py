@@ -1,0 +1,31 @@
+"""The Python language reference that every CPython carries, as documents."""
+
+from __future__ import annotations
+
+import platform
+from pydoc_data.topics import topics
+
+from quintet_cli import files
+from quintet_cli.files import Document
+
+COLLECTION = "python"
+DESCRIPTION = "The Python language reference, from pydoc_data.topics"
+QUESTIONS = (
+    "What does the nonlocal statement do?",
+    "When is the finally clause of a try statement executed?",
+    "How does the with statement use a context manager's __exit__ method?",
+)
+
+
+def documents() -> list[Document]:
+    """Return one document a topic, by name, with its first heading as title."""
+    version = platform.python_version()
+    return [
+        Document(
+            id=name,
+            title=files.heading(text, "rst") or name,
+            content=text,
+            metadata={"source": "pydoc_data.topics", "python": version},
+        )
+        for name, text in sorted(topics.items())
+    ]

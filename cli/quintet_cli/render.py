@@ -1,0 +1,186 @@
+"""What people see of the gateway's messages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.text import Text
+
+from quintet.gateway.v1.gateway_service_pb2 import (
+    AskResponse,
+    AskStreamResponse,
+    Citation,
+    Hop,
+    Passage,
+    Trail,
+)
+from quintet.retriever.v1.retriever_service_pb2 import Hit
+from quintet_cli.answering import quoted
+from quintet_cli.terminal import Wrapped, seconds, shown, table
+
+QUOTE_CHARACTERS = 300
+"""Most characters of a quotation: about three lines of a terminal."""
+BAR_COLUMNS = 32
+"""Width of the waterfall's bars."""
+
+
+class AnswerPrinter:
+    """Prints an answer as its events come, with the passages' numbers as marks.
+
+    The newest piece of text is kept back until the next event: a citation of a
+    sentence comes with the first of the text after it.
+    """
+
+    def __init__(self, out: Console) -> None:
+        self._text = Wrapped(out)
+        self._kept = ""
+        self._printed = 0
+        self._marks: set[tuple[int, int]] = set()
+
+    def __call__(self, event: AskStreamResponse) -> None:
+        """Print one event of AskStream."""
+        match event.WhichOneof("event"):
+            case "text_delta":
+                self._print(len(self._kept))
+                self._kept = event.text_delta.text
+            case "citation":
+                self._mark(event.citation)
+            case "completed":
+                self.close()
+
+    def close(self) -> None:
+        """Print what was kept back, and end the line."""
+        self._print(len(self._kept))
+        self._text.close()
+
+    def _mark(self, citation: Citation) -> None:
+        ahead = citation.answer_end - self._printed
+        mark = (citation.answer_end, citation.passage)
+        # A source of text further back has no place any more; it is listed below.
+        if 0 <= ahead <= len(self._kept) and mark not in self._marks:
+            self._marks.add(mark)
+            self._print(ahead)
+            self._text.mark(f"[{citation.passage}]")
+
+    def _print(self, length: int) -> None:
+        self._text.write(self._kept[:length])
+        self._kept = self._kept[length:]
+        self._printed += length
+
+
+def sources(out: Console, response: AskResponse) -> None:
+    """Print an answer's citations: number, document, character range, quotation."""
+    if not response.citations:
+        out.print("No source is cited: check this answer against the passages.", style="yellow")
+        return
+    out.print("Sources", style="bold")
+    passages = {passage.number: passage for passage in response.passages}
+    for citation, quote in _distinct(response):
+        out.print(_place(citation, passages.get(citation.passage)))
+        out.print(Padding(Text(f"“{quote}”", style="italic"), (0, 0, 0, 4), expand=False))
+
+
+def _distinct(response: AskResponse) -> Iterator[tuple[Citation, str]]:
+    """Yield each cited stretch of a document once, by the passage's number."""
+
+    def stretch(index: int) -> tuple[int, int, int]:
+        citation = response.citations[index]
+        return citation.passage, citation.document_start, citation.document_end
+
+    ordered = sorted(range(len(response.citations)), key=stretch)
+    for _, same in groupby(ordered, key=stretch):
+        index = next(same)
+        yield response.citations[index], excerpt(quoted(response, index))
+
+
+def _place(citation: Citation, passage: Passage | None) -> Text:
+    title = shown(passage.hit.title) if passage else ""
+    return Text.assemble(
+        (f"[{citation.passage}] ", "bold cyan"),
+        (shown(citation.document_id), "bold"),
+        f" · {title}" if title else "",
+        (f" · characters {citation.document_start}-{citation.document_end}", "dim"),
+    )
+
+
+def excerpt(text: str, most: int = QUOTE_CHARACTERS) -> str:
+    """Return a text as one line of at most `most` characters, cut at a word."""
+    line = " ".join(shown(text).split())
+    if len(line) <= most:
+        return line
+    return line[: most - 1].rpartition(" ")[0] + "…"
+
+
+def footer(out: Console, response: AskResponse, took: float) -> None:
+    """Print what made an answer and how long it took, on one line; `took` in seconds."""
+    usage = response.usage
+    tokens = f"{usage.prompt_tokens} + {usage.completion_tokens} tokens"
+    trace = response.trail.trace_id
+    parts = [response.model, tokens, seconds(took), f"trace {trace}" if trace else ""]
+    out.print(" · ".join(part for part in parts if part), style="dim")
+
+
+def hits(out: Console, found: Sequence[Hit]) -> None:
+    """Print what a search found: rank, document, range, score, excerpt."""
+    for rank, hit in enumerate(found, start=1):
+        title = f" · {shown(hit.title)}" if hit.title else ""
+        out.print(
+            Text.assemble(
+                (f"{rank:>2}. ", "bold cyan"),
+                (shown(hit.document_id), "bold"),
+                title,
+                (f" · characters {hit.start}-{hit.end} · score {hit.score:.4f}", "dim"),
+                (_made_of(hit), "dim"),
+            )
+        )
+        out.print(Padding(Text(excerpt(hit.text)), (0, 0, 0, 4), expand=False))
+
+
+def _made_of(hit: Hit) -> str:
+    parts = []
+    if hit.scores.HasField("dense"):
+        parts.append(f"cosine {hit.scores.dense:.3f}")
+    if hit.scores.HasField("lexical"):
+        parts.append(f"words {hit.scores.lexical:.3f}")
+    return f" ({', '.join(parts)})" if parts else ""
+
+
+def waterfall(out: Console, trail: Trail) -> None:
+    """Print each hop's start and duration, with bars over the request's time."""
+    rows = table("hop", "model", ">start", ">took", "")
+    total = _seconds_of(trail.total) or max((_end(hop) for hop in trail.hops), default=0.0)
+    for hop in trail.hops:
+        began, took = _seconds_of(hop.start), _seconds_of(hop.duration)
+        rows.add_row(
+            f"{hop.service}.{hop.method}",
+            hop.model,
+            seconds(began),
+            seconds(took),
+            _bar(hop, total),
+        )
+    rows.add_row("whole request", "", "", seconds(total), "", style="bold")
+    out.print(rows)
+
+
+def _bar(hop: Hop, total: float) -> Text:
+    """Return a hop's bar: its wait for the first message light, the rest heavy."""
+    scale = BAR_COLUMNS / total if total else 0.0
+    began, took = _seconds_of(hop.start), _seconds_of(hop.duration)
+    left = min(BAR_COLUMNS - 1, int(began * scale))
+    length = max(1, min(BAR_COLUMNS - left, round(took * scale)))
+    waited = 0
+    if hop.HasField("first_message"):
+        waited = min(length - 1, round(_seconds_of(hop.first_message) * scale))
+    return Text.assemble(" " * left, ("─" * waited, "cyan"), ("━" * (length - waited), "bold cyan"))
+
+
+def _end(hop: Hop) -> float:
+    return _seconds_of(hop.start) + _seconds_of(hop.duration)
+
+
+def _seconds_of(duration: object) -> float:
+    nanos: int = duration.ToNanoseconds()  # type: ignore[attr-defined]
+    return nanos / 1e9

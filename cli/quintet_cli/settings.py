@@ -1,0 +1,60 @@
+"""Settings of the command line; the only place that names environment variables.
+
+Options override them. This module is imported for `--help`: keep it light.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from quintet_cli.errors import CliError
+
+ADDRESS = "QUINTET_ADDRESS"
+"""host:port of a gateway."""
+STATE_DIR = "QUINTET_STATE_DIR"
+"""Folder of the local stack's data."""
+TIMEOUT = "QUINTET_TIMEOUT"
+"""Seconds that a call may take."""
+CHANNEL_PREFIX = "QUINTET_CHANNEL_"
+"""Prefix of the variables of `quintet_servicekit.settings.ChannelSettings`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What every command is told."""
+
+    address: str | None = None
+    """host:port of the gateway. None: that of the stack in `state_dir`."""
+    state_dir: Path = Path(".quintet")
+    """Folder of the local stack's data; by default in the current folder, so that
+    two projects don't share a stack by accident."""
+    timeout: float | None = None
+    """Seconds that a call may take. None: each command's own default."""
+    json: bool = False
+    """Whether the output is for scripts."""
+
+    @classmethod
+    def from_environment(cls) -> Settings:
+        """Return the settings that the environment gives.
+
+        Raises `CliError` for a timeout that is no positive number.
+        """
+        return cls(
+            address=os.environ.get(ADDRESS) or None,
+            state_dir=Path(os.environ.get(STATE_DIR) or ".quintet"),
+            timeout=_seconds(os.environ.get(TIMEOUT, "")),
+        )
+
+
+def _seconds(text: str) -> float | None:
+    if not text:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise CliError(f"{TIMEOUT} must be a number of seconds above 0", usage=True)
+    return value
