@@ -73,7 +73,14 @@ def test_the_client_wheel_works_alone(tmp_path: Path) -> None:
     source = tmp_path / "source"
     shutil.copytree(protos, source, ignore=shutil.ignore_patterns("*.egg-info", "build"))
     pip: list[Any] = [sys.executable, "-m", "pip", "--quiet"]
-    build = ["wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", tmp_path, source]
+    build: list[Any] = [
+        "wheel",
+        "--no-deps",
+        "--no-build-isolation",
+        "--wheel-dir",
+        tmp_path,
+        source,
+    ]
     subprocess.run([*pip, *build], check=True, timeout=120)
     (wheel,) = tmp_path.glob("quintet_protos-*.whl")
 

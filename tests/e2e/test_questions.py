@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 import pytest
 from google.protobuf import json_format
-from google.protobuf.struct_pb2 import Struct
+from google.protobuf.struct_pb2 import Struct, Value
 from support.gateway import gateway_stub, ingest, new_collection, reason
 
 from quintet.errors.v1 import error_reason_pb2
@@ -104,7 +104,9 @@ async def test_a_filter_limits_passages_to_matching_documents(stack: Stack) -> N
         return pb.Document(id=name, content=f"The {name} fruit is {kind}.", metadata=metadata)
 
     documents = [document("lemon", "sour"), document("fig", "sweet"), document("lime", "sour")]
-    only_sweet = retriever_pb.Filter(equals={"key": "kind", "value": {"string_value": "sweet"}})
+    only_sweet = retriever_pb.Filter(
+        equals=retriever_pb.Filter.Equals(key="kind", value=Value(string_value="sweet"))
+    )
     async with gateway_stub(stack.gateway) as stub, new_collection(stub, documents) as name:
         answer = await stub.Ask(
             pb.AskRequest(collection=name, question="Which fruit is sour?", filter=only_sweet)
@@ -237,7 +239,10 @@ BAD_QUESTIONS = {
     "unknown collection": (ask(collection="no-such-collection"), "COLLECTION_NOT_FOUND"),
     "unknown model": (ask(model="gpt-17"), "MODEL_NOT_FOUND"),
     "unknown template": (ask(template="no-such"), "TEMPLATE_NOT_FOUND"),
-    "an empty filter": (ask(filter=retriever_pb.Filter(equals={})), "INVALID_FILTER"),
+    "an empty filter": (
+        ask(filter=retriever_pb.Filter(equals=retriever_pb.Filter.Equals())),
+        "INVALID_FILTER",
+    ),
     "a filter without condition": (ask(filter=retriever_pb.Filter()), "INVALID_FILTER"),
 }
 
