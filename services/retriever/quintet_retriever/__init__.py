@@ -1,0 +1,1 @@
+"""The retriever service: keeps documents in PostgreSQL and searches their chunks."""

@@ -1,0 +1,166 @@
+"""What passes between the retriever's layers."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quintet_retriever.filters import Condition
+
+Metadata = Mapping[str, Any]
+"""A JSON object."""
+
+
+class CollectionGoneError(Exception):
+    """The tables of a collection are not there: it was deleted meanwhile."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewCollection:
+    """A collection to be made."""
+
+    name: str
+    embedding_model: str
+    embedding_revision: str
+    dimension: int
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionKey:
+    """What of a collection never changes and every call needs. `id` names its tables
+    and is never used for another collection, whatever its name."""
+
+    id: int
+    embedding_revision: str
+    dimension: int
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """A collection as it is kept."""
+
+    key: CollectionKey
+    name: str
+    embedding_model: str
+    description: str
+    create_time: datetime
+    document_count: int
+    chunk_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A piece of a document: characters `start` to `end` of its content."""
+
+    text: str
+    start: int
+    end: int
+    tokens: int
+    vector: bytes
+    """Packed little-endian float32."""
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentInput:
+    """A document as a caller sends it; its vectors are not looked at yet."""
+
+    id: str
+    title: str
+    content: str
+    content_hash: str
+    metadata: Metadata
+    chunks: tuple[Chunk, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NewDocument:
+    """A document to be written. `embeddings`: float32 [chunks, dimension], rows of
+    length 1."""
+
+    source: DocumentInput
+    embeddings: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenDocument:
+    """What a write made of a document. `version` is 1 if its id was new."""
+
+    id: str
+    version: int
+    chunk_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A document as it is read. `content` is empty where it was not asked for."""
+
+    id: str
+    title: str
+    content: str
+    content_length: int
+    content_hash: str
+    metadata: Metadata
+    version: int
+    create_time: datetime
+    update_time: datetime
+    chunk_count: int
+
+
+class Mode(enum.Enum):
+    """How hits are found and ordered."""
+
+    DENSE = "dense"
+    LEXICAL = "lexical"
+    HYBRID = "hybrid"
+
+
+@dataclass(frozen=True, slots=True)
+class SearchRequest:
+    """A search as a caller asks for it. `vector` is packed as in Chunk."""
+
+    mode: Mode
+    text: str
+    vector: bytes
+    embedding_revision: str
+    k: int
+    condition: Condition | None
+
+
+@dataclass(frozen=True, slots=True)
+class SearchQuery:
+    """A search as the store runs it. `vector`: float32 [dimension] of length 1, None
+    for lexical search; `text` is unused for dense search."""
+
+    mode: Mode
+    text: str
+    vector: NDArray[np.float32] | None
+    k: int
+    condition: Condition | None
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A chunk that was found. `dense` is a cosine; ranks count from 1; a component
+    that the chunk does not have is None."""
+
+    document_id: str
+    document_version: int
+    title: str
+    metadata: Metadata
+    chunk_index: int
+    text: str
+    start: int
+    end: int
+    tokens: int
+    score: float
+    dense: float | None
+    dense_rank: int | None
+    lexical: float | None
+    lexical_rank: int | None

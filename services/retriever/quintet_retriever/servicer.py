@@ -1,0 +1,121 @@
+"""The wire's side of the retriever: request → models → engine → response."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import grpc
+
+from quintet.retriever.v1 import retriever_service_pb2 as pb
+from quintet.retriever.v1 import retriever_service_pb2_grpc as pb_grpc
+from quintet_retriever import requests, responses
+from quintet_retriever.engine import Engine
+from quintet_retriever.filter_parsing import parse_filter
+from quintet_retriever.pages import key_of_token, page_token
+from quintet_retriever.settings import Settings
+
+Context = grpc.aio.ServicerContext[Any, Any]
+Item = TypeVar("Item")
+
+
+class RetrieverServicer(pb_grpc.RetrieverServiceServicer):
+    """Implements quintet.retriever.v1.RetrieverService."""
+
+    def __init__(self, engine: Engine, settings: Settings) -> None:
+        self._engine = engine
+        self._settings = settings
+
+    async def CreateCollection(
+        self, request: pb.CreateCollectionRequest, context: Context
+    ) -> pb.CreateCollectionResponse:
+        """See the contract."""
+        new = requests.new_collection(request)
+        made = await self._engine.create_collection(new)
+        return pb.CreateCollectionResponse(collection=responses.collection_message(made))
+
+    async def GetCollection(
+        self, request: pb.GetCollectionRequest, context: Context
+    ) -> pb.GetCollectionResponse:
+        """See the contract."""
+        name = requests.collection_name(request.name, "name")
+        found = await self._engine.get_collection(name)
+        return pb.GetCollectionResponse(collection=responses.collection_message(found))
+
+    async def ListCollections(
+        self, request: pb.ListCollectionsRequest, context: Context
+    ) -> pb.ListCollectionsResponse:
+        """See the contract."""
+        size = requests.page_size(request.page_size)
+        after = key_of_token(request.page_token, "collections")
+        found, more = _cut(await self._engine.list_collections(after, size + 1), size)
+        return pb.ListCollectionsResponse(
+            collections=map(responses.collection_message, found),
+            next_page_token=page_token(found[-1].name, "collections") if more else "",
+        )
+
+    async def DeleteCollection(
+        self, request: pb.DeleteCollectionRequest, context: Context
+    ) -> pb.DeleteCollectionResponse:
+        """See the contract."""
+        name = requests.collection_name(request.name, "name")
+        deleted = await self._engine.delete_collection(name)
+        return pb.DeleteCollectionResponse(deleted_documents=deleted)
+
+    async def UpsertDocuments(
+        self, request: pb.UpsertDocumentsRequest, context: Context
+    ) -> pb.UpsertDocumentsResponse:
+        """See the contract."""
+        documents = requests.documents(request, self._settings)
+        written = await self._engine.upsert(
+            request.collection, documents, request.embedding_revision
+        )
+        return pb.UpsertDocumentsResponse(documents=map(responses.upserted_message, written))
+
+    async def GetDocument(
+        self, request: pb.GetDocumentRequest, context: Context
+    ) -> pb.GetDocumentResponse:
+        """See the contract."""
+        collection, identifier = requests.document_id(request.collection, request.id)
+        found = await self._engine.get_document(
+            collection, identifier, include_content=request.include_content
+        )
+        return pb.GetDocumentResponse(document=responses.document_message(found))
+
+    async def ListDocuments(
+        self, request: pb.ListDocumentsRequest, context: Context
+    ) -> pb.ListDocumentsResponse:
+        """See the contract."""
+        collection = requests.collection_name(request.collection)
+        size = requests.page_size(request.page_size)
+        condition = parse_filter(request.filter) if request.HasField("filter") else None
+        query = ("documents", collection, request.filter.SerializeToString(deterministic=True))
+        after = key_of_token(request.page_token, *query)
+        found, more = _cut(
+            await self._engine.list_documents(collection, after, size + 1, condition), size
+        )
+        return pb.ListDocumentsResponse(
+            documents=map(responses.document_message, found),
+            next_page_token=page_token(found[-1].id, *query) if more else "",
+        )
+
+    async def DeleteDocument(
+        self, request: pb.DeleteDocumentRequest, context: Context
+    ) -> pb.DeleteDocumentResponse:
+        """See the contract."""
+        collection, identifier = requests.document_id(request.collection, request.id)
+        deleted = await self._engine.delete_document(collection, identifier)
+        return pb.DeleteDocumentResponse(deleted_chunks=deleted)
+
+    async def Search(self, request: pb.SearchRequest, context: Context) -> pb.SearchResponse:
+        """See the contract."""
+        search = requests.search_request(request)
+        hits = await self._engine.search(request.collection, search)
+        return pb.SearchResponse(
+            hits=map(responses.hit_message, hits), mode=responses.MODES[search.mode]
+        )
+
+
+def _cut(found: Sequence[Item], size: int) -> tuple[Sequence[Item], bool]:
+    """Return at most `size` items, and whether there are more of them."""
+    return found[:size], len(found) > size

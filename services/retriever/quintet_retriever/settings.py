@@ -1,0 +1,62 @@
+"""Settings of the retriever: the only place that names its environment variables."""
+
+from __future__ import annotations
+
+from pydantic import Field, SecretStr
+from pydantic_settings import SettingsConfigDict
+
+from quintet_servicekit.settings import ServiceSettings
+
+
+class Settings(ServiceSettings):
+    """Where the database is, how it is searched, and the bounds of what is kept."""
+
+    model_config = SettingsConfigDict(env_prefix="QUINTET_RETRIEVER_", frozen=True, extra="ignore")
+
+    database_url: SecretStr = SecretStr("postgresql://127.0.0.1:5432/quintet")
+    """Connection URI of PostgreSQL, with its password. Never logged."""
+
+    pool_min_size: int = Field(2, ge=1, le=1000)
+    """Connections that are kept open: a search seldom waits for a new one."""
+    pool_max_size: int = Field(10, ge=1, le=1000)
+    """Most connections. PostgreSQL allows 100 by default, shared by all replicas."""
+    pool_timeout_seconds: float = Field(2.0, gt=0, le=60)
+    """How long a call waits for a connection before it ends UNAVAILABLE."""
+    pool_max_waiting: int = Field(256, ge=1, le=100_000)
+    """Calls that may wait for a connection; more end RESOURCE_EXHAUSTED at once."""
+    connect_timeout_seconds: int = Field(3, ge=1, le=60)
+    """How long connecting may take."""
+    statement_timeout_seconds: float = Field(10.0, gt=0, le=3600)
+    """Longest statement, for callers without an earlier deadline."""
+    lock_timeout_seconds: float = Field(5.0, gt=0, le=3600)
+    """How long a writer waits for another one before it ends ABORTED."""
+    migration_lock_timeout_seconds: float = Field(30.0, gt=0, le=3600)
+    """How long a starting replica waits for another's migration, and a migration
+    for locks on tables, before it is tried again."""
+
+    hnsw_m: int = Field(16, ge=2, le=100)
+    """Neighbours of a node in the index of a new collection; pgvector's default."""
+    hnsw_ef_construction: int = Field(64, ge=4, le=1000)
+    """Candidates at an insertion into that index; pgvector's default. At least 2 m."""
+    hnsw_ef_search: int = Field(100, ge=1, le=1000)
+    """Candidates that a scan of the index looks at in one step."""
+    hnsw_max_scan_tuples: int = Field(100_000, ge=1)
+    """Chunks after which a filtered scan of the index gives up, and all chunks that
+    match the filter are compared instead."""
+    exact_chunks: int = Field(1_000, ge=0, le=1_000_000)
+    """Collections, and matches of a filter, of at most so many chunks are searched
+    by comparing all: exact, and about as fast as the index."""
+    candidates: int = Field(100, ge=1, le=1000)
+    """Chunks that each of the two searches puts up for the fusion (or k, if more)."""
+
+    max_documents: int = Field(64, ge=1, le=10_000)
+    """Most documents in a batch."""
+    max_chunks: int = Field(20_000, ge=1, le=1_000_000)
+    """Most chunks of a document."""
+    max_content_chars: int = Field(8_388_608, ge=1, le=50_000_000)
+    """Longest content, in characters: 8 Mi, some 3,000 pages."""
+    max_chunk_chars: int = Field(100_000, ge=1, le=200_000)
+    """Longest chunk, in characters; PostgreSQL indexes 1 MB of words a chunk at most."""
+    max_message_bytes: int = Field(64 * 2**20, ge=2**10, le=2**30)
+    """Largest message that is received. 64 MiB holds a document of the longest
+    content with its chunks, and lets one of 50 MB be refused by name."""

@@ -1,0 +1,23 @@
+"""Names of a collection's own tables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from psycopg import sql
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """The two tables that `retriever.create_collection_tables` made."""
+
+    document: sql.Identifier
+    chunk: sql.Identifier
+
+    @classmethod
+    def of(cls, collection_id: int) -> Tables:
+        """Return the tables of the collection of that id."""
+        return cls(
+            document=sql.Identifier("retriever", f"document_{collection_id}"),
+            chunk=sql.Identifier("retriever", f"chunk_{collection_id}"),
+        )
