@@ -44,9 +44,7 @@ def script() -> ModuleType:
         ("2.13.0", ELSEWHERE, True),
         (
             "2.13.0",
-            [
-                f'nvidia-x; platform_machine == "other" or platform_machine == "{platform.machine()}"'
-            ],
+            [f'nvidia-x; sys_platform == "none" or platform_machine == "{platform.machine()}"'],
             False,
         ),
     ],

@@ -199,7 +199,7 @@ class Postgres:
                 await self._ensure_database()
                 return True
             except psycopg.OperationalError as error:
-                if time.monotonic() > until:
+                if server.returncode is None and time.monotonic() > until:
                     raise StartError(f"PostgreSQL in {self._folder} does not answer") from error
                 await asyncio.sleep(0.03)
         return False

@@ -125,7 +125,7 @@ class Valkey:
                 except (exceptions.ConnectionError, exceptions.TimeoutError) as error:
                     # A refused password is a ConnectionError too: somebody else's
                     # server took the port, and ours is about to end.
-                    if time.monotonic() > until:
+                    if server.returncode is None and time.monotonic() > until:
                         raise StartError("Valkey does not answer") from error
                     await asyncio.sleep(0.02)
         return False
