@@ -1,0 +1,77 @@
+"""Fixture: the whole of Quintet, once for all end-to-end tests of this process."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from quintet_local.supervisor import Stack, running_stack
+
+START_SECONDS = 240
+"""Two cores that also run other tests load the models slowly."""
+
+
+class TestStack:
+    """A stack that runs in a thread of its own, so that it is looked after, and
+    takes spans, whichever event loop a test uses or none."""
+
+    __test__ = False
+
+    def __init__(self, stack: Stack, loop: asyncio.AbstractEventLoop) -> None:
+        self.state_dir = stack.state_dir
+        self.gateway = stack.gateway
+        self.endpoints = stack.endpoints
+        self._stack = stack
+        self._loop = loop
+
+    def pid(self, name: str) -> int:
+        """Return the process id of a service, or of "postgres" or "valkey"."""
+        return self._stack.process(name).pid
+
+    def restart(self, name: str) -> None:
+        """End a service or server, and start it again; returns when it is ready."""
+        asyncio.run_coroutine_threadsafe(self._stack.restart(name), self._loop).result(
+            START_SECONDS
+        )
+
+
+@contextmanager
+def stack_in_thread(state_dir: Path) -> Iterator[TestStack]:
+    """Run a stack in `state_dir` on a thread."""
+    started: Future[TestStack] = Future()
+    stop = threading.Event()
+
+    async def run() -> None:
+        async with running_stack(state_dir) as stack:
+            started.set_result(TestStack(stack, asyncio.get_running_loop()))
+            await asyncio.to_thread(stop.wait)
+
+    def main() -> None:
+        try:
+            asyncio.run(run())
+        except BaseException as error:
+            if started.done():
+                raise
+            started.set_exception(error)
+
+    # Children end with the thread that started them: this one waits for them.
+    thread = threading.Thread(target=main, name="stack")
+    thread.start()
+    try:
+        yield started.result(START_SECONDS)
+    finally:
+        stop.set()
+        thread.join()
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestStack]:
+    """The five services with their database, running until the last test."""
+    with stack_in_thread(tmp_path_factory.mktemp("stack") / "state") as running:
+        yield running
