@@ -81,7 +81,7 @@ def find(paths: Sequence[Path]) -> Iterator[Source | Rejected]:
     is the path within the folder, with "/", or the name of a file that was
     named itself.
     """
-    taken: dict[str, Path] = {}
+    taken: dict[str, Source] = {}
     for path in paths:
         found = _walk(path, "", set()) if path.is_dir() else _named(path)
         for item in found:
@@ -89,11 +89,11 @@ def find(paths: Sequence[Path]) -> Iterator[Source | Rejected]:
                 if not _encodable(item.id):
                     yield Rejected(item.path, printable(Path(item.id)), "its name is not UTF-8")
                     continue
-                first = taken.setdefault(item.id, item.path)
-                if first != item.path:
-                    if _same_file(first, item.path):
+                first = taken.setdefault(item.id, item)
+                if first is not item:
+                    if _same_file(first.path, item.path):
                         continue
-                    item = Rejected(item.path, item.id, f"{printable(first)} has the same id")
+                    item = Rejected(item.path, item.id, f"{first.name} has the same id")
             yield item
 
 

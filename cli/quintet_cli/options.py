@@ -15,7 +15,7 @@ from typing import Annotated, Any, Concatenate, ParamSpec, get_type_hints
 import typer
 
 from quintet_cli import settings as env
-from quintet_cli.errors import CliError, reported
+from quintet_cli.errors import reported
 from quintet_cli.settings import Settings
 
 P = ParamSpec("P")
@@ -94,17 +94,14 @@ def command(
             json: bool,
             **arguments: Any,
         ) -> None:
+            within = ctx.invoked_subcommand
+            if within is not None and any(arguments[p.name] != p.default for p in own):
+                # Ignoring them would delete from another collection than was named.
+                raise typer.BadParameter(f"options of {within} stand after it, not before")
             with reported(as_json=json or bool(ctx.obj and ctx.obj.json)):
                 ctx.obj = merged(ctx.obj, address, state_dir, timeout, json)
-                if ctx.invoked_subcommand is None:
+                if within is None:
                     function(ctx.obj, **arguments)  # type: ignore[call-arg]
-                elif any(arguments[p.name] != p.default for p in own):
-                    # Ignoring them would delete from another collection than named.
-                    raise CliError(
-                        f"options of {ctx.info_name} itself stand before {ctx.invoked_subcommand}",
-                        advice=f"put them after {ctx.invoked_subcommand}",
-                        usage=True,
-                    )
 
         hints = get_type_hints(function, include_extras=True)
         own = list(inspect.signature(function).parameters.values())[1:]

@@ -111,7 +111,8 @@ def excerpt(text: str, most: int = QUOTE_CHARACTERS) -> str:
     line = " ".join(shown(text).split())
     if len(line) <= most:
         return line
-    return line[: most - 1].rpartition(" ")[0] + "…"
+    cut = line[: most - 1]
+    return (cut.rpartition(" ")[0] or cut) + "…"
 
 
 def footer(out: Console, response: AskResponse, took: float) -> None:

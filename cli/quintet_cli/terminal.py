@@ -91,9 +91,14 @@ class Wrapped:
         self._width = min(out.width, self.MAX_WIDTH) if out.is_terminal else _PIPE_WIDTH
         self._column = 0
         self._waiting = ""
+        self._marked = False
 
     def write(self, text: str) -> None:
         """Print what is certain of the text so far: all but its last word."""
+        if self._marked and text:
+            # A mark runs into the next word where the text has no space there.
+            text = text if (self._waiting or text)[0].isspace() else f" {text}"
+            self._marked = False
         *words, self._waiting = re.split(r"(?<=\s)(?=\S)", self._waiting + shown(text))
         for word in words:
             self._print(word)
@@ -101,9 +106,9 @@ class Wrapped:
     def mark(self, mark: str) -> None:
         """Print a mark right after the text so far; it is no part of the text."""
         word = self._waiting.rstrip()
-        space = self._waiting[len(word) :] or " "
+        space = self._waiting[len(word) :]
         self._print(f"{word} {mark}" if word or self._column else mark)
-        self._waiting = space
+        self._waiting, self._marked = space, True
 
     def close(self) -> None:
         """Print what was kept back, and end the line."""
