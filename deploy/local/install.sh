@@ -13,9 +13,13 @@ here=$(pwd -P)
 backend=${TORCH_BACKEND:-cpu}
 dev=${1:-}
 
-# A name that exists in a home that cannot be written to, or no home at all, must
-# not stop pip and the model libraries: they keep their caches here then.
-if [ -z "${XDG_CACHE_HOME:-}" ] && { [ ! -d "${HOME:-/nonexistent}" ] || [ ! -w "$HOME" ]; }; then
+# A home that does not exist (a service's bare environment) hides the user's own
+# configuration of pip; one that cannot be written to leaves caches no place.
+if [ ! -d "${HOME:-/nonexistent}" ]; then
+    HOME=$(getent passwd "$(id -u)" | cut -d: -f6)
+    export HOME
+fi
+if [ -z "${XDG_CACHE_HOME:-}" ] && [ ! -w "${HOME:-/nonexistent}" ]; then
     export XDG_CACHE_HOME="$here/build/cache"
 fi
 export PIP_DISABLE_PIP_VERSION_CHECK=1

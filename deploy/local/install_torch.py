@@ -81,4 +81,8 @@ if __name__ == "__main__":
     try:
         main(*sys.argv[1:])
     except subprocess.CalledProcessError as error:
-        sys.exit(f"torch could not be installed: {' '.join(error.cmd)} failed, as said above")
+        sys.exit(
+            f"torch could not be installed: {' '.join(error.cmd)} failed, as said above.\n"
+            "Where torch's own index cannot be reached, show pip a folder or an index that has\n"
+            "the build you want, with PIP_FIND_LINKS or PIP_EXTRA_INDEX_URL, and try again."
+        )

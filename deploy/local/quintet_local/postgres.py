@@ -168,7 +168,11 @@ class Postgres:
                 user=user,
                 stdin=pwfile,
             )
-            if await initdb.wait() != 0:
+            try:
+                status = await initdb.wait()
+            finally:
+                await process.stop(initdb, signal.SIGKILL, grace=STOP_SECONDS)
+            if status != 0:
                 raise StartError(f"initdb failed:\n{process.last_lines(self._log)}")
         self._keep(password, unfinished)
 

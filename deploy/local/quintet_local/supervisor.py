@@ -244,8 +244,9 @@ class _Plan:
         """Start everything at once; only the retriever waits, for its database."""
         try:
             async with asyncio.TaskGroup() as group:
-                for name in self.members.keys() - {"postgres", "retriever"}:
-                    group.create_task(self.members[name].start())
+                for name, member in self.members.items():
+                    if name not in ("postgres", "retriever"):
+                        group.create_task(member.start())
                 group.create_task(self._start_retriever())
         except ExceptionGroup as failures:
             # The others were cancelled by the first; a user is told of one cause.
