@@ -81,7 +81,7 @@ def demo(settings: Settings) -> None:
 def ingest(
     settings: Settings,
     paths: Annotated[
-        list[Path], typer.Argument(metavar="PATH...", exists=True, help="Files and folders.")
+        list[Path], typer.Argument(metavar="PATH", exists=True, help="Files and folders.")
     ],
     collection: Collection = DEFAULT_COLLECTION,
 ) -> None:
