@@ -1,0 +1,1 @@
+"""The generator service: writes an answer from a question and passages."""

@@ -1,0 +1,57 @@
+"""Puts the generator together from its settings."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from quintet.generator.v1 import generator_service_pb2 as pb
+from quintet.generator.v1 import generator_service_pb2_grpc as pb_grpc
+from quintet_generator.engine import Backend, Engine
+from quintet_generator.extractive import ExtractiveBackend
+from quintet_generator.prompts import Templates
+from quintet_generator.servicer import GeneratorServicer
+from quintet_generator.settings import BackendKind, GeneratorSettings
+from quintet_generator.transformers_backend import TransformersBackend
+from quintet_servicekit.executor import BoundedExecutor
+from quintet_servicekit.server import Application, set_threads
+
+SERVICE = pb.DESCRIPTOR.services_by_name["GeneratorService"].full_name
+
+
+@asynccontextmanager
+async def open_application(settings: GeneratorSettings) -> AsyncIterator[Application]:
+    """Open the generator; leaving the context waits for the work under way."""
+    set_threads(settings.threads)
+    async with AsyncExitStack() as stack:
+
+        def executor(name: str) -> BoundedExecutor:
+            made = BoundedExecutor(name, threads=1, queue=settings.queue)
+            stack.push_async_callback(made.close)
+            return made
+
+        def backend(kind: BackendKind) -> Backend:
+            if kind == "extractive":
+                return ExtractiveBackend(
+                    executor("extractive"), sentences=settings.extractive_sentences
+                )
+            return TransformersBackend(
+                settings,
+                encoding=executor("prompt encoding"),
+                decoding=executor(settings.served_name),
+            )
+
+        engine = Engine([backend(kind) for kind in settings.backends], Templates.packaged())
+        servicer = GeneratorServicer(engine, max_passages_chars=settings.max_passages_chars)
+
+        async def ready() -> None:
+            """It depends on nothing but its models."""
+
+        yield Application(
+            service=SERVICE,
+            register=lambda server: pb_grpc.add_GeneratorServiceServicer_to_server(
+                servicer, server
+            ),
+            warm_up=engine.load,
+            check=ready,
+        )

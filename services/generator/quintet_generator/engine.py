@@ -1,0 +1,112 @@
+"""Chooses the backend for a request and passes on what it yields."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from typing import Protocol
+
+from quintet_generator import spans
+from quintet_generator.models import (
+    Citation,
+    Completed,
+    Event,
+    Finished,
+    Generation,
+    ModelInfo,
+    Query,
+    TextDelta,
+)
+from quintet_generator.prompts import PromptTemplate, Templates
+from quintet_servicekit.errors import Reason, ServiceError
+
+
+class Backend(Protocol):
+    """Something that answers.
+
+    `name` is the model's name; `operation` the GenAI name of what it does, "chat" or
+    "text_completion".
+    """
+
+    name: str
+    operation: str
+
+    async def load(self) -> ModelInfo:
+        """Make it ready and return what it is. May take long; called once."""
+        ...
+
+    def generate(self, query: Query, template: PromptTemplate) -> AsyncGenerator[Event, None]:
+        """Yield the answer: text, citations of text already yielded, `Finished` last.
+
+        Closing it ends the work within one decode step.
+        """
+        ...
+
+
+class Engine:
+    """Answers from the backends given, the first of which is the default."""
+
+    def __init__(self, backends: Sequence[Backend], templates: Templates) -> None:
+        self._backends = {backend.name: backend for backend in backends}
+        self._default = backends[0].name
+        self._templates = templates
+        self._infos: dict[str, ModelInfo] = {}
+
+    async def load(self) -> None:
+        """Load every backend."""
+        for backend in self._backends.values():
+            self._infos[backend.name] = await backend.load()
+
+    def models(self) -> list[ModelInfo]:
+        """Return the models in their order of preference; the first is the default."""
+        return list(self._infos.values())
+
+    async def generate(self, query: Query) -> Generation:
+        """Return the answer as a whole. Raises as `stream` does."""
+        text: list[str] = []
+        citations: list[Citation] = []
+        completed = None
+        async with aclosing(self.stream(query)) as events:
+            async for event in events:
+                match event:
+                    case TextDelta():
+                        text.append(event.text)
+                    case Citation():
+                        citations.append(event)
+                    case Completed():
+                        completed = event
+        assert completed is not None
+        citations.sort(key=lambda it: it.answer_start)
+        return Generation("".join(text), tuple(citations), completed)
+
+    async def stream(self, query: Query) -> AsyncGenerator[TextDelta | Citation | Completed, None]:
+        """Yield the answer in pieces, `Completed` last.
+
+        Raises `ServiceError` MODEL_NOT_FOUND, TEMPLATE_NOT_FOUND, INPUT_TOO_LONG or
+        OVERLOADED before the first piece.
+        """
+        backend = self._backend(query.model)
+        template = self._templates.get(query.template)
+        info = self._infos[backend.name]
+        with spans.generation(backend.operation, info, query, template.version) as observation:
+            async with aclosing(backend.generate(query, template)) as events:
+                async for event in events:
+                    match event:
+                        case TextDelta():
+                            observation.text()
+                            yield event
+                        case Citation():
+                            yield event
+                        case Finished():
+                            observation.finished(event)
+                            yield Completed(info, event)
+
+    def _backend(self, name: str) -> Backend:
+        backend = self._backends.get(name or self._default)
+        if backend is None:
+            raise ServiceError(
+                Reason.MODEL_NOT_FOUND,
+                f"there is no model {name!r}",
+                metadata={"model": name},
+            )
+        return backend

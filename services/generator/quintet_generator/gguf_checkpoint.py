@@ -1,0 +1,200 @@
+"""Turns a Llama model in llama.cpp's GGUF format into a transformers folder.
+
+transformers can read GGUF itself, but takes some twenty seconds for it at every
+start. Here it is done once, and the service then loads plain safetensors.
+The folder appears whole or not at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from gguf import GGUFReader
+from gguf.quants import dequantize
+from safetensors.torch import save_file
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
+RECIPE = 1
+"""Raised whenever the folder's contents change for the same GGUF file."""
+
+Progress = Callable[[int, int], None]
+"""Told after each tensor: how many are done, and of how many."""
+
+_LAYER_TENSORS = {
+    "attn_norm": "input_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "ffn_norm": "post_attention_layernorm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
+_OTHER_TENSORS = {
+    "token_embd": "model.embed_tokens",
+    "output_norm": "model.norm",
+    "output": "lm_head",
+}
+_CONTROL_TOKEN = 3
+"""GGUF's token type for tokens with a meaning to the model, such as a turn's end."""
+
+
+def folder_for(gguf_file: Path, parent: Path) -> Path:
+    """Return the folder under `parent` that belongs to the file's contents."""
+    with gguf_file.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return parent / f"{gguf_file.stem.lower()}-{digest[:16]}-r{RECIPE}"
+
+
+def prepare(gguf_file: Path, parent: Path, progress: Progress = lambda done, total: None) -> Path:
+    """Return the transformers folder of `gguf_file` under `parent`, made if absent.
+
+    Weights are bfloat16. Processes that do this at once each write a folder of
+    their own; the first to finish names it, the others drop theirs.
+    """
+    folder = folder_for(gguf_file, parent)
+    if folder.is_dir():
+        return folder
+    parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=parent))
+    try:
+        _write(gguf_file, draft, progress)
+        draft.chmod(0o755)  # mkdtemp's own 0700 would lock out the service's user
+        try:
+            draft.rename(folder)
+        except OSError:
+            if not folder.is_dir():
+                raise
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return folder
+
+
+def _write(gguf_file: Path, folder: Path, progress: Progress) -> None:
+    reader = GGUFReader(gguf_file)
+    fields = {name: field.contents() for name, field in reader.fields.items()}
+    if fields["general.architecture"] != "llama" or fields["tokenizer.ggml.pre"] != "smollm":
+        raise ValueError(f"{gguf_file.name} is not a model of the SmolLM family")
+    config = _config(fields, tied=all(tensor.name != "output.weight" for tensor in reader.tensors))
+    _write_json(folder / "config.json", config)
+    _write_json(folder / "tokenizer_config.json", _tokenizer_config(fields))
+    _tokenizer(fields).save(str(folder / "tokenizer.json"))
+    weights: dict[str, torch.Tensor] = {}
+    for done, tensor in enumerate(reader.tensors, start=1):
+        values = dequantize(tensor.data, tensor.tensor_type)
+        name, values = _as_transformers(tensor.name, values, config)
+        # Copied: an unquantised tensor is a read-only view into the file.
+        weights[name] = torch.from_numpy(values.copy()).to(torch.bfloat16)
+        progress(done, len(reader.tensors))
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    for path in folder.iterdir():
+        # The rename may reach the disk before the contents do, unless they are sent first.
+        descriptor = os.open(path, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.close(descriptor)
+
+
+def _write_json(path: Path, value: object) -> None:
+    path.write_text(json.dumps(value, ensure_ascii=False, indent=2), encoding="utf-8")
+
+
+def _config(fields: Mapping[str, Any], *, tied: bool) -> dict[str, Any]:
+    return {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "attention_bias": False,
+        "hidden_act": "silu",
+        "mlp_bias": False,
+        "tie_word_embeddings": tied,
+        "dtype": "bfloat16",
+        "max_position_embeddings": fields["llama.context_length"],
+        "num_hidden_layers": fields["llama.block_count"],
+        "hidden_size": fields["llama.embedding_length"],
+        "intermediate_size": fields["llama.feed_forward_length"],
+        "num_attention_heads": fields["llama.attention.head_count"],
+        "num_key_value_heads": fields["llama.attention.head_count_kv"],
+        "head_dim": fields["llama.rope.dimension_count"],
+        "rope_theta": fields["llama.rope.freq_base"],
+        "rms_norm_eps": fields["llama.attention.layer_norm_rms_epsilon"],
+        "vocab_size": fields["llama.vocab_size"],
+        "bos_token_id": fields["tokenizer.ggml.bos_token_id"],
+        "eos_token_id": fields["tokenizer.ggml.eos_token_id"],
+        "pad_token_id": fields["tokenizer.ggml.padding_token_id"],
+    }
+
+
+def _tokenizer_config(fields: Mapping[str, Any]) -> dict[str, Any]:
+    tokens = fields["tokenizer.ggml.tokens"]
+    return {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "clean_up_tokenization_spaces": False,
+        "model_max_length": fields["llama.context_length"],
+        "bos_token": tokens[fields["tokenizer.ggml.bos_token_id"]],
+        "eos_token": tokens[fields["tokenizer.ggml.eos_token_id"]],
+        "unk_token": tokens[fields["tokenizer.ggml.unknown_token_id"]],
+        "pad_token": tokens[fields["tokenizer.ggml.padding_token_id"]],
+        "chat_template": fields["tokenizer.chat_template"],
+    }
+
+
+def _tokenizer(fields: Mapping[str, Any]) -> Tokenizer:
+    """Byte-level BPE with each digit a token of its own: what llama.cpp calls "smollm"."""
+    tokens: list[str] = fields["tokenizer.ggml.tokens"]
+    kinds: list[int] = fields["tokenizer.ggml.token_type"]
+    merges = [tuple(merge.split(" ", 1)) for merge in fields["tokenizer.ggml.merges"]]
+    tokenizer = Tokenizer(
+        models.BPE(vocab={token: index for index, token in enumerate(tokens)}, merges=merges)
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(
+        [
+            AddedToken(token, special=True, normalized=False)
+            for token, kind in zip(tokens, kinds, strict=True)
+            if kind == _CONTROL_TOKEN
+        ]
+    )
+    return tokenizer
+
+
+def _as_transformers(
+    name: str, values: npt.NDArray[np.float32], config: Mapping[str, Any]
+) -> tuple[str, npt.NDArray[np.float32]]:
+    """Return a tensor's name and values as transformers' Llama wants them."""
+    stem = name.removesuffix(".weight")
+    if not stem.startswith("blk."):
+        return f"{_OTHER_TENSORS[stem]}.weight", values
+    _, layer, part = stem.split(".")
+    if part == "attn_q":
+        values = _unpermuted(values, config["num_attention_heads"])
+    elif part == "attn_k":
+        values = _unpermuted(values, config["num_key_value_heads"])
+    return f"model.layers.{layer}.{_LAYER_TENSORS[part]}.weight", values
+
+
+def _unpermuted(values: npt.NDArray[np.float32], heads: int) -> npt.NDArray[np.float32]:
+    """Undo llama.cpp's order of query and key rows.
+
+    Its rotary embedding turns neighbouring rows (0, 1), (2, 3), ...; transformers
+    turns row i of a head with row i + half. `convert_hf_to_gguf.py` of llama.cpp
+    permutes; this is the inverse. `values` is (heads * head_dim, hidden).
+    """
+    half = values.shape[0] // heads // 2
+    pairs = values.reshape(heads, half, 2, *values.shape[1:])
+    return pairs.swapaxes(1, 2).reshape(values.shape)

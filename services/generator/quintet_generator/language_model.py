@@ -1,0 +1,108 @@
+"""A causal language model with its tokenizer: a prompt in, events out.
+
+Importing this module takes seconds (torch, transformers): only a thread that loads
+a model does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from quintet_generator.decoding import Decoder, Sampling
+from quintet_generator.detokenizer import IncrementalDetokenizer
+from quintet_generator.models import Event, Finished, FinishReason, Prompt, Query, TextDelta
+from quintet_generator.stops import StopMatcher
+from quintet_generator.streaming import StillWanted
+
+
+class LanguageModel:
+    """A loaded model. `encode` and `generate` may run on one thread each."""
+
+    def __init__(self, name: str, folder: Path, *, dtype: str, threads: int) -> None:
+        torch.set_num_threads(threads)
+        kind = _dtype(dtype)
+        self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            folder, local_files_only=True, dtype=kind, attn_implementation="sdpa"
+        )
+        model.eval()
+        self.revision = _digest(folder, str(kind))
+        self.context_tokens = int(model.config.max_position_embeddings)
+        special = [it.content for it in self._tokenizer.added_tokens_decoder.values() if it.special]
+        self._special = re.compile("|".join(map(re.escape, special)) or r"(?!)")
+        self._decoder = Decoder(name, model, _end_tokens(model, self._tokenizer))
+
+    def encode(self, prompt: Prompt) -> list[int]:
+        """Return the prompt's tokens, in the model's own chat form."""
+        tokens: list[int] = self._tokenizer.apply_chat_template(
+            [
+                {"role": "system", "content": self._as_text(prompt.system)},
+                {"role": "user", "content": self._as_text(prompt.user)},
+            ],
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=False,
+        )
+        return tokens
+
+    def generate(
+        self, prompt: Sequence[int], query: Query, still_wanted: StillWanted
+    ) -> Iterator[Event]:
+        """Yield the answer as it is decoded, and `Finished` last."""
+        detokenizer, stops = IncrementalDetokenizer(self._decode), StopMatcher(query.stop)
+        seed = secrets.randbits(64) if query.seed is None else query.seed
+        sampling = Sampling(query.temperature, seed)
+        count = 0
+        for token in self._decoder.tokens(prompt, query.max_tokens, sampling, still_wanted):
+            count += 1
+            if text := stops.push(detokenizer.push(token)):
+                yield TextDelta(text)
+            if stops.stopped:
+                break
+        if text := stops.push(detokenizer.flush()) + stops.flush():
+            yield TextDelta(text)
+        is_cut = count == query.max_tokens and not stops.stopped
+        reason = FinishReason.LENGTH if is_cut else FinishReason.STOP
+        yield Finished(reason, prompt_tokens=len(prompt), completion_tokens=count)
+
+    def _as_text(self, content: str) -> str:
+        """Return content in which no special token stands: a passage that held the
+        one that ends a turn could otherwise speak as the system."""
+        return self._special.sub(lambda it: f"{it[0][0]} {it[0][1:]}", content)
+
+    def _decode(self, tokens: Sequence[int]) -> str:
+        text: str = self._tokenizer.decode(
+            tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        return text
+
+
+def _dtype(name: str) -> torch.dtype:
+    """Return the named dtype; "auto" is bfloat16 where the processor computes with it."""
+    if name == "auto":
+        return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32
+    return {"bfloat16": torch.bfloat16, "float32": torch.float32}[name]
+
+
+def _end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
+    configured = model.generation_config.eos_token_id
+    listed = configured if isinstance(configured, list) else [configured]
+    return frozenset(it for it in [*listed, tokenizer.eos_token_id] if it is not None)
+
+
+def _digest(folder: Path, dtype: str) -> str:
+    """Return a digest of the folder's files and the dtype that they are used with."""
+    digest = hashlib.sha256(dtype.encode())
+    for path in sorted(folder.iterdir()):
+        if path.suffix in {".json", ".jinja", ".safetensors", ".model", ".txt"}:
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()

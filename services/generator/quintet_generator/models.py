@@ -1,0 +1,109 @@
+"""What passes between the layers of the generator."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A piece of a document that the answer may rest on."""
+
+    title: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A checked request, defaults filled in.
+
+    An empty `model` means the first. `temperature` is 0 to 2; a `seed` of None
+    draws a new one.
+    """
+
+    model: str
+    question: str
+    passages: tuple[Passage, ...]
+    template: str
+    max_tokens: int
+    temperature: float = 0.0
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A filled template: what the system says and what the user says."""
+
+    system: str
+    user: str
+
+
+class FinishReason(enum.StrEnum):
+    """Why an answer ended; the values are those of OpenTelemetry's GenAI conventions."""
+
+    STOP = "stop"
+    LENGTH = "length"
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    """Text to append to the answer; not empty."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Citation:
+    """A stretch of the answer and the stretch of a passage that it rests on, in
+    characters, ends exclusive. `support` is 1 for verbatim, 0 for none at all."""
+
+    passage_index: int
+    answer_start: int
+    answer_end: int
+    passage_start: int
+    passage_end: int
+    support: float
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The end of an answer and what it took, in the model's own tokens."""
+
+    reason: FinishReason
+    prompt_tokens: int
+    completion_tokens: int
+
+
+Event = TextDelta | Citation | Finished
+"""What a backend yields: exactly one `Finished`, last."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What ListModels tells. `context_tokens` of 0 means no limit; an empty
+    `tokenizer` that the tokenizer service has none for it."""
+
+    name: str
+    revision: str
+    backend: str
+    context_tokens: int
+    tokenizer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """`Finished`, with the model that answered."""
+
+    model: ModelInfo
+    finished: Finished
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """An answer as a whole; citations by `answer_start`."""
+
+    text: str
+    citations: tuple[Citation, ...]
+    completed: Completed

@@ -1,0 +1,101 @@
+"""Prompt templates: text files that say how a question is put to a model.
+
+A template has a version line, a system part and a user part:
+
+    version: 1
+    === system ===
+    ...
+    === user ===
+    ... $passages ... $question ...
+
+Raise the version with each change of wording: it is on the trace of every answer.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from string import Template
+
+from quintet_generator.models import Passage, Prompt
+from quintet_servicekit.errors import Reason, ServiceError
+
+_FORMAT = re.compile(
+    r"version: (?P<version>\d+)\n=== system ===\n(?P<system>.*)\n=== user ===\n(?P<user>.*)",
+    re.DOTALL,
+)
+
+
+@dataclass(frozen=True)
+class PromptTemplate:
+    """A template as it was read; `system` and `user` know `passages` and `question`."""
+
+    name: str
+    version: int
+    system: Template
+    user: Template
+
+    @classmethod
+    def parse(cls, name: str, text: str) -> PromptTemplate:
+        """Read a template. Raises ValueError for one that is malformed."""
+        match = _FORMAT.fullmatch(text.strip())
+        if match is None:
+            raise ValueError(f"template {name} is not of the form that prompts.py describes")
+        template = cls(
+            name, int(match["version"]), Template(match["system"]), Template(match["user"])
+        )
+        known = {"passages", "question"}
+        for part in (template.system, template.user):
+            if not part.is_valid() or not known.issuperset(part.get_identifiers()):
+                raise ValueError(f"template {name} has a placeholder other than {sorted(known)}")
+        return template
+
+    def render(self, question: str, passages: Sequence[Passage]) -> Prompt:
+        """Return the prompt. Placeholders within question and passages stay as they are."""
+        numbered = (_as_data(*item) for item in enumerate(passages, start=1))
+        values = {"question": question, "passages": "\n".join(numbered)}
+        return Prompt(self.system.substitute(values).strip(), self.user.substitute(values).strip())
+
+
+class Templates:
+    """The templates that a service has, by name."""
+
+    def __init__(self, templates: Sequence[PromptTemplate]) -> None:
+        self._by_name: Mapping[str, PromptTemplate] = {it.name: it for it in templates}
+
+    @classmethod
+    def packaged(cls) -> Templates:
+        """Read the templates that come with the service."""
+        folder = files("quintet_generator") / "templates"
+        return cls(
+            [
+                PromptTemplate.parse(file.name.removesuffix(".txt"), file.read_text("utf-8"))
+                for file in folder.iterdir()
+                if file.name.endswith(".txt")
+            ]
+        )
+
+    def get(self, name: str) -> PromptTemplate:
+        """Return a template. Raises `ServiceError` TEMPLATE_NOT_FOUND."""
+        template = self._by_name.get(name)
+        if template is None:
+            raise ServiceError(
+                Reason.TEMPLATE_NOT_FOUND,
+                f"there is no template {name!r}",
+                metadata={"template": name, "known": ",".join(sorted(self._by_name))},
+            )
+        return template
+
+
+_TAG = re.compile(r"<(?=/?passage\b)", re.IGNORECASE)
+
+
+def _as_data(number: int, passage: Passage) -> str:
+    """Return a passage between tags that its own text cannot close."""
+    title = " ".join(passage.title.replace('"', "'").split())
+    opening = (
+        f'<passage number="{number}" title="{title}">' if title else f'<passage number="{number}">'
+    )
+    return f"{opening}\n{_TAG.sub('< ', passage.text.strip())}\n</passage>"

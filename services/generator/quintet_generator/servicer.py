@@ -1,0 +1,154 @@
+"""The RPCs: checks a request, asks the engine, builds the response."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+import grpc
+
+from quintet.generator.v1 import generator_service_pb2 as pb
+from quintet.generator.v1 import generator_service_pb2_grpc as pb_grpc
+from quintet_generator.engine import Engine
+from quintet_generator.models import Citation, Completed, FinishReason, Passage, Query, TextDelta
+from quintet_servicekit.errors import Reason, ServiceError, Violation
+from quintet_servicekit.validation import Checks
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+MAX_NAME_CHARS = 200
+MAX_QUESTION_CHARS = 10_000
+MAX_TITLE_CHARS = 1_000
+MAX_PASSAGES = 64
+MAX_TOKENS = 4_096
+MAX_TEMPERATURE = 2
+MAX_STOPS = 8
+MAX_STOP_CHARS = 64
+DEFAULT_MAX_TOKENS = 256
+DEFAULT_TEMPLATE = "answer"
+
+_FINISH_REASONS = {
+    FinishReason.STOP: pb.FINISH_REASON_STOP,
+    FinishReason.LENGTH: pb.FINISH_REASON_LENGTH,
+}
+
+
+class GeneratorServicer(pb_grpc.GeneratorServiceServicer):
+    """Implements quintet.generator.v1.GeneratorService."""
+
+    def __init__(self, engine: Engine, *, max_passages_chars: int) -> None:
+        self._engine = engine
+        self._max_passages_chars = max_passages_chars
+
+    async def Generate(self, request: pb.GenerateRequest, context: Context) -> pb.GenerateResponse:
+        """Answer whole."""
+        generation = await self._engine.generate(self._query(request))
+        completed = _completed(generation.completed)
+        return pb.GenerateResponse(
+            text=generation.text,
+            model=completed.model,
+            revision=completed.revision,
+            finish_reason=completed.finish_reason,
+            usage=completed.usage,
+            citations=[_citation(it) for it in generation.citations],
+        )
+
+    async def GenerateStream(
+        self, request: pb.GenerateRequest, context: Context
+    ) -> AsyncIterator[pb.GenerateStreamResponse]:
+        """Answer in pieces as they come."""
+        async with aclosing(self._engine.stream(self._query(request))) as events:
+            async for event in events:
+                yield _stream_response(event)
+
+    async def ListModels(
+        self, request: pb.ListModelsRequest, context: Context
+    ) -> pb.ListModelsResponse:
+        """List the models by preference."""
+        return pb.ListModelsResponse(
+            models=[
+                pb.Model(
+                    name=model.name,
+                    revision=model.revision,
+                    context_tokens=model.context_tokens,
+                    backend=model.backend,
+                    is_default=index == 0,
+                    tokenizer=model.tokenizer,
+                )
+                for index, model in enumerate(self._engine.models())
+            ]
+        )
+
+    def _query(self, request: pb.GenerateRequest) -> Query:
+        """Return the request as a query. Raises `ServiceError` for a bad one."""
+        checks = Checks()
+        checks.text("model", request.model, max_chars=MAX_NAME_CHARS, required=False)
+        checks.text("template", request.template, max_chars=MAX_NAME_CHARS, required=False)
+        checks.text("question", request.question, max_chars=MAX_QUESTION_CHARS)
+        checks.batch("passages", request.passages, max_items=MAX_PASSAGES)
+        self._check_total(request)
+        for index, passage in enumerate(request.passages):
+            field = f"passages[{index}]"
+            checks.text(f"{field}.title", passage.title, max_chars=MAX_TITLE_CHARS, required=False)
+            checks.text(f"{field}.text", passage.text, max_chars=self._max_passages_chars)
+        checks.number("max_tokens", request.max_tokens, least=0, most=MAX_TOKENS)
+        checks.number("temperature", request.temperature, least=0, most=MAX_TEMPERATURE)
+        if len(request.stop) > MAX_STOPS:
+            checks.refuse("stop", f"must hold at most {MAX_STOPS} items")
+        for index, stop in enumerate(request.stop[:MAX_STOPS]):
+            checks.text(f"stop[{index}]", stop, max_chars=MAX_STOP_CHARS, blank_ok=True)
+        checks.done()
+        return Query(
+            model=request.model,
+            question=request.question,
+            passages=tuple(Passage(it.title, it.text) for it in request.passages),
+            template=request.template or DEFAULT_TEMPLATE,
+            max_tokens=request.max_tokens or DEFAULT_MAX_TOKENS,
+            temperature=request.temperature,
+            seed=request.seed if request.HasField("seed") else None,
+            stop=tuple(request.stop),
+        )
+
+    def _check_total(self, request: pb.GenerateRequest) -> None:
+        total, limit = sum(len(it.text) for it in request.passages), self._max_passages_chars
+        if total > limit:
+            raise ServiceError(
+                Reason.INPUT_TOO_LONG,
+                f"passages have {total} characters together, and at most {limit} are accepted",
+                metadata={"limit": str(limit), "actual": str(total), "unit": "characters"},
+                violations=[Violation("passages", f"must have at most {limit} characters")],
+            )
+
+
+def _stream_response(event: TextDelta | Citation | Completed) -> pb.GenerateStreamResponse:
+    match event:
+        case TextDelta():
+            return pb.GenerateStreamResponse(text_delta=pb.TextDelta(text=event.text))
+        case Citation():
+            return pb.GenerateStreamResponse(citation=_citation(event))
+        case Completed():
+            return pb.GenerateStreamResponse(completed=_completed(event))
+
+
+def _citation(citation: Citation) -> pb.Citation:
+    return pb.Citation(
+        passage_index=citation.passage_index,
+        answer_start=citation.answer_start,
+        answer_end=citation.answer_end,
+        passage_start=citation.passage_start,
+        passage_end=citation.passage_end,
+        support=citation.support,
+    )
+
+
+def _completed(completed: Completed) -> pb.Completed:
+    finished = completed.finished
+    return pb.Completed(
+        model=completed.model.name,
+        revision=completed.model.revision,
+        finish_reason=_FINISH_REASONS[finished.reason],
+        usage=pb.Usage(
+            prompt_tokens=finished.prompt_tokens, completion_tokens=finished.completion_tokens
+        ),
+    )
