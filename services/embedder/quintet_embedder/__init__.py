@@ -1,0 +1,1 @@
+"""The embedder: texts into vectors, batched across callers."""

@@ -1,0 +1,51 @@
+"""What passes between the embedder's layers."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+TokenIds = Sequence[int]
+"""Token ids of one text, with the model's special tokens around them."""
+
+Vectors = npt.NDArray[np.float32]
+"""One row a text, of the model's dimension."""
+
+
+class Purpose(enum.Enum):
+    """What a text is for. Some models put another prefix before each."""
+
+    QUERY = "query"
+    PASSAGE = "passage"
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model that is served; `backend` is its engine and precision."""
+
+    name: str
+    revision: str
+    dimension: int
+    max_tokens: int
+    normalized: bool
+    is_default: bool
+    backend: str
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """Vectors of a request's texts, float32 [texts, dimension], in its order.
+
+    `tokens` are those that the model read, special tokens included; `truncated`
+    tells of each text whether its end was not read.
+    """
+
+    model: str
+    revision: str
+    vectors: Vectors
+    tokens: Sequence[int]
+    truncated: Sequence[bool]

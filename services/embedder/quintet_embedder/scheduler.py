@@ -1,0 +1,151 @@
+"""Puts the waiting texts of many callers into full batches.
+
+Fair: each batch starts with the caller who has waited longest since its last turn,
+and is filled from the others in their order, so that a request of thousands of
+texts and one of a single text advance side by side. Little padding: a batch holds
+texts of one bucket of lengths. Queries have a line of their own and go first.
+Runs in the event loop only; nothing here blocks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import bisect
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from quintet_embedder.models import Purpose, TokenIds, Vectors
+from quintet_servicekit.errors import Reason, ServiceError
+
+BUCKETS = (16, 24, 32, 48, 64, 80, 96, 112, 128, 144, 160, 192, 224, 256, 384, 512, 1024, 8192)
+"""Upper ends of the buckets, in tokens, beyond which a bucket has no end. Texts of
+one bucket, of 16 tokens or more, are padded by half at most, typically by a tenth."""
+
+
+@dataclass(eq=False)
+class Job:
+    """One request's texts: which of them wait, by bucket, and the vectors so far."""
+
+    ids: Sequence[TokenIds]
+    purpose: Purpose
+    done: asyncio.Future[Vectors]
+    waiting: dict[int, list[int]] = field(default_factory=dict)
+    rows: list[Vectors | None] = field(default_factory=list)
+    left: int = 0
+    queued_at: float = field(default_factory=time.perf_counter)
+    first_taken_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Texts that are computed together: of which job, and which of its texts."""
+
+    items: Sequence[tuple[Job, int]]
+
+    @property
+    def ids(self) -> list[TokenIds]:
+        """Token ids of each text."""
+        return [job.ids[index] for job, index in self.items]
+
+
+class Scheduler:
+    """The line before a model. `max_texts` may wait; a batch has `batch_tokens` at
+    most, padding included, but always at least one text."""
+
+    def __init__(self, *, batch_tokens: int, max_texts: int) -> None:
+        self._batch_tokens = batch_tokens
+        self._max_texts = max_texts
+        self._lines: dict[Purpose, OrderedDict[int, Job]] = {
+            purpose: OrderedDict() for purpose in Purpose
+        }
+        self._texts = 0
+        self._arrival = asyncio.Event()
+
+    @property
+    def waiting_texts(self) -> int:
+        """Number of texts that no batch has taken."""
+        return self._texts
+
+    def submit(self, ids: Sequence[TokenIds], purpose: Purpose) -> Job:
+        """Put a request's texts in line; `job.done` becomes their vectors.
+
+        Raises `ServiceError` OVERLOADED when the line is full.
+        """
+        if self._texts + len(ids) > self._max_texts and self._texts:
+            raise ServiceError(Reason.OVERLOADED, "the embedder's queue is full")
+        job = Job(ids, purpose, asyncio.get_running_loop().create_future())
+        job.rows = [None] * len(ids)
+        job.left = len(ids)
+        for index, tokens in enumerate(ids):
+            job.waiting.setdefault(bisect.bisect_left(BUCKETS, len(tokens)), []).append(index)
+        self._texts += len(ids)
+        self._lines[purpose][id(job)] = job
+        self._arrival.set()
+        return job
+
+    def withdraw(self, job: Job) -> None:
+        """Take a job out of the line; what is being computed for it is dropped."""
+        self._lines[job.purpose].pop(id(job), None)
+        self._texts -= sum(map(len, job.waiting.values()))
+        job.waiting.clear()
+        job.done.cancel()
+
+    async def next_batch(self, *purposes: Purpose) -> Batch:
+        """Wait for texts of one of the purposes, the first of them first."""
+        while True:
+            for purpose in purposes:
+                if self._lines[purpose]:
+                    return self._take(self._lines[purpose])
+            self._arrival.clear()
+            await self._arrival.wait()
+
+    def _take(self, line: OrderedDict[int, Job]) -> Batch:
+        first = next(iter(line.values()))
+        # Longest first: the short ones left over fill the last batches.
+        bucket = max(first.waiting)
+        padded = BUCKETS[bucket] if bucket < len(BUCKETS) else max(map(len, first.ids))
+        room = max(1, self._batch_tokens // padded)
+        items: list[tuple[Job, int]] = []
+        takers = [job for job in line.values() if bucket in job.waiting]
+        for position, job in enumerate(takers):
+            share = -(-(room - len(items)) // (len(takers) - position))
+            queue = job.waiting[bucket]
+            taken, job.waiting[bucket] = queue[:share], queue[share:]
+            items += [(job, index) for index in taken]
+            if not job.waiting[bucket]:
+                del job.waiting[bucket]
+            self._rotate(line, job)
+            if len(items) >= room:
+                break
+        self._texts -= len(items)
+        return Batch(items)
+
+    @staticmethod
+    def _rotate(line: OrderedDict[int, Job], job: Job) -> None:
+        if job.first_taken_at is None:
+            job.first_taken_at = time.perf_counter()
+        if job.waiting:
+            line.move_to_end(id(job))
+        else:
+            del line[id(job)]
+
+    def deliver(self, batch: Batch, vectors: Vectors) -> None:
+        """Hand a batch's vectors, one row a text, to the jobs they belong to."""
+        for (job, index), row in zip(batch.items, vectors, strict=True):
+            job.rows[index] = row
+            job.left -= 1
+            if job.left == 0 and not job.done.done():
+                job.done.set_result(np.stack([row for row in job.rows if row is not None]))
+
+    def fail(self, batch: Batch, error: Exception) -> None:
+        """Fail every job of a batch, and take its other texts out of the line."""
+        for job in {id(job): job for job, _ in batch.items}.values():
+            if not job.done.done():
+                job.done.set_exception(error)
+            self._lines[job.purpose].pop(id(job), None)
+            self._texts -= sum(map(len, job.waiting.values()))
+            job.waiting.clear()

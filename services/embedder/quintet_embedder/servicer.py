@@ -1,0 +1,87 @@
+"""The embedder's RPCs: validate, call the engine, build the response."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+import numpy as np
+
+from quintet.embedder.v1 import embedder_service_pb2 as pb
+from quintet.embedder.v1.embedder_service_pb2_grpc import EmbedderServiceServicer
+from quintet_embedder.engine import Engine
+from quintet_embedder.models import Purpose
+from quintet_servicekit.validation import Checks
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+_PURPOSES = {
+    pb.INPUT_TYPE_UNSPECIFIED: Purpose.PASSAGE,
+    pb.INPUT_TYPE_QUERY: Purpose.QUERY,
+    pb.INPUT_TYPE_PASSAGE: Purpose.PASSAGE,
+}
+_TRUNCATES = {
+    pb.TRUNCATION_UNSPECIFIED: False,
+    pb.TRUNCATION_REJECT: False,
+    pb.TRUNCATION_END: True,
+}
+
+
+class EmbedderServicer(EmbedderServiceServicer):
+    """See the contract for each method."""
+
+    def __init__(self, engine: Engine, *, max_batch: int, max_text_chars: int) -> None:
+        self._engine = engine
+        self._max_batch = max_batch
+        self._max_text_chars = max_text_chars
+
+    async def Embed(self, request: pb.EmbedRequest, context: Context) -> pb.EmbedResponse:
+        self._check(request)
+        embedded = await self._engine.embed(
+            request.model,
+            list(request.texts),
+            _PURPOSES[request.input_type],
+            truncate=_TRUNCATES[request.truncation],
+        )
+        packed = embedded.vectors.astype(np.dtype("<f4"), copy=False)
+        return pb.EmbedResponse(
+            model=embedded.model,
+            revision=embedded.revision,
+            dimension=packed.shape[1],
+            embeddings=[
+                pb.Embedding(vector=row.tobytes(), tokens=tokens, truncated=truncated)
+                for row, tokens, truncated in zip(
+                    packed, embedded.tokens, embedded.truncated, strict=True
+                )
+            ],
+        )
+
+    def _check(self, request: pb.EmbedRequest) -> None:
+        checks = Checks()
+        checks.text("model", request.model, max_chars=200, required=False)
+        checks.batch("texts", request.texts, max_items=self._max_batch)
+        for index, text in enumerate(request.texts):
+            checks.text(f"texts[{index}]", text, max_chars=self._max_text_chars)
+        if request.input_type not in _PURPOSES:
+            checks.refuse("input_type", "is not a value of InputType")
+        if request.truncation not in _TRUNCATES:
+            checks.refuse("truncation", "is not a value of Truncation")
+        checks.done()
+
+    async def ListModels(
+        self, request: pb.ListModelsRequest, context: Context
+    ) -> pb.ListModelsResponse:
+        return pb.ListModelsResponse(
+            models=[
+                pb.Model(
+                    name=model.name,
+                    revision=model.revision,
+                    dimension=model.dimension,
+                    max_tokens=model.max_tokens,
+                    normalized=model.normalized,
+                    is_default=model.is_default,
+                    backend=model.backend,
+                )
+                for model in self._engine.models()
+            ]
+        )

@@ -1,0 +1,60 @@
+"""Runs a model on torch through sentence-transformers: the reference, and the GPU's way."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from sentence_transformers import SentenceTransformer
+
+from quintet_embedder.models import TokenIds, Vectors
+
+_NATIVE_BFLOAT16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
+"""Flags of /proc/cpuinfo, x86 and Arm, that promise bfloat16 arithmetic. Without
+them bfloat16 is emulated, and slower than float32."""
+
+
+class TorchBackend:
+    """One model in one precision on one device. Not safe for concurrent calls."""
+
+    def __init__(self, folder: Path, *, device: str, dtype: str, threads: int) -> None:
+        torch.set_num_threads(threads)
+        if dtype == "auto":
+            dtype = "bfloat16" if _computes_bfloat16(device) else "float32"
+        self.name = f"torch-{importlib.metadata.version('torch')}/{dtype}"
+        self._device = device
+        self._model = SentenceTransformer(
+            str(folder),
+            device=device,
+            local_files_only=True,
+            model_kwargs={"torch_dtype": getattr(torch, dtype)},
+        ).eval()
+        self._padding: int = self._model.tokenizer.pad_token_id
+
+    def encode(self, ids: Sequence[TokenIds]) -> Vectors:
+        """Return the vectors of the texts, float32 [texts, dimension]."""
+        longest = max(map(len, ids))
+        padded = np.full((len(ids), longest), self._padding, dtype=np.int64)
+        mask = np.zeros((len(ids), longest), dtype=np.int64)
+        for row, tokens in enumerate(ids):
+            padded[row, : len(tokens)] = tokens
+            mask[row, : len(tokens)] = 1
+        features = {
+            "input_ids": torch.from_numpy(padded).to(self._device),
+            "attention_mask": torch.from_numpy(mask).to(self._device),
+        }
+        with torch.inference_mode():
+            vectors = self._model(features)["sentence_embedding"]
+        return np.asarray(vectors.float().cpu().numpy(), dtype=np.float32)
+
+
+def _computes_bfloat16(device: str) -> bool:
+    if device.startswith("cuda"):
+        return bool(torch.cuda.is_bf16_supported())
+    cpuinfo = Path("/proc/cpuinfo")
+    if device != "cpu" or not cpuinfo.exists():
+        return False
+    return not _NATIVE_BFLOAT16.isdisjoint(cpuinfo.read_text().split())
