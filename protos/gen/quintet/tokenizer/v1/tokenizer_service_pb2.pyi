@@ -118,7 +118,9 @@ class CountResponse(_message.Message):
     model: _builtins.str
     """Name of the model that counted; never empty."""
     revision: _builtins.str
-    """Revision of that model's tokenizer: a hex digest of its files."""
+    """Revision of that model's tokenizer: a hex digest of its files. Empty when the
+    counts are estimated.
+    """
     estimated: _builtins.bool
     """True when the counts are an estimate because the tokenizer failed. Default false."""
     @_builtins.property
@@ -250,7 +252,7 @@ class TokenIds(_message.Message):
     IDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Token ids, 0 to 1,000,000 of them, each below the model's vocabulary size."""
+        """Token ids, each below the model's vocabulary size."""
 
     def __init__(
         self,
@@ -485,13 +487,15 @@ class Chunk(_message.Message):
     TEXT_FIELD_NUMBER: _builtins.int
     TOKENS_FIELD_NUMBER: _builtins.int
     text: _builtins.str
-    """The chunk itself: exactly the original's characters of `span`."""
+    """The chunk itself: exactly the original's characters of `span`; at most 32 for
+    each of the request's `max_tokens`.
+    """
     tokens: _builtins.int
     """Tokens of the chunk, 1 to `max_tokens`."""
     @_builtins.property
     def span(self) -> Global___Span:
         """Where the chunk stands in the original, in characters. The chunks of a text
-        cover every character of it that is not white space.
+        cover every character of it that is not white space and that the model reads.
         """
 
     def __init__(
@@ -521,7 +525,7 @@ class ChunkedText(_message.Message):
     """Tokens of the whole text, each counted once."""
     @_builtins.property
     def chunks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Chunk]:
-        """Chunks; none for a text of white space alone."""
+        """Chunks; none for a text without tokens, such as white space alone."""
 
     def __init__(
         self,

@@ -28,10 +28,13 @@ if _version_not_supported:
 class TokenizerServiceStub(object):
     """Text in, tokens out. Every method takes a batch and answers in its order.
 
-    Texts are valid UTF-8 without NUL. A batch holds 1 to 256 texts, a text at
-    most 1,000,000 characters and a batch at most 8,000,000 (server settings):
-    beyond them INVALID_ARGUMENT with INPUT_TOO_LONG or BATCH_TOO_LARGE. An
-    unknown model is NOT_FOUND with MODEL_NOT_FOUND.
+    Texts are valid UTF-8 without NUL. A batch holds 1 to 256 texts, and at most
+    8,388,608 characters in all; that of Encode or Decode at most 1,000,000
+    characters or ids in all, because replies with offsets are large (all server
+    settings): beyond them INVALID_ARGUMENT with INPUT_TOO_LONG or
+    BATCH_TOO_LARGE. An unknown model is NOT_FOUND with MODEL_NOT_FOUND. A
+    tokenizer that cannot be loaded is UNAVAILABLE with DEPENDENCY_UNAVAILABLE,
+    except for Count, which then estimates.
     """
 
     def __init__(self, channel):
@@ -75,10 +78,13 @@ class TokenizerServiceStub(object):
 class TokenizerServiceServicer(object):
     """Text in, tokens out. Every method takes a batch and answers in its order.
 
-    Texts are valid UTF-8 without NUL. A batch holds 1 to 256 texts, a text at
-    most 1,000,000 characters and a batch at most 8,000,000 (server settings):
-    beyond them INVALID_ARGUMENT with INPUT_TOO_LONG or BATCH_TOO_LARGE. An
-    unknown model is NOT_FOUND with MODEL_NOT_FOUND.
+    Texts are valid UTF-8 without NUL. A batch holds 1 to 256 texts, and at most
+    8,388,608 characters in all; that of Encode or Decode at most 1,000,000
+    characters or ids in all, because replies with offsets are large (all server
+    settings): beyond them INVALID_ARGUMENT with INPUT_TOO_LONG or
+    BATCH_TOO_LARGE. An unknown model is NOT_FOUND with MODEL_NOT_FOUND. A
+    tokenizer that cannot be loaded is UNAVAILABLE with DEPENDENCY_UNAVAILABLE,
+    except for Count, which then estimates.
     """
 
     def Count(self, request, context):
@@ -168,10 +174,13 @@ def add_TokenizerServiceServicer_to_server(servicer, server):
 class TokenizerService(object):
     """Text in, tokens out. Every method takes a batch and answers in its order.
 
-    Texts are valid UTF-8 without NUL. A batch holds 1 to 256 texts, a text at
-    most 1,000,000 characters and a batch at most 8,000,000 (server settings):
-    beyond them INVALID_ARGUMENT with INPUT_TOO_LONG or BATCH_TOO_LARGE. An
-    unknown model is NOT_FOUND with MODEL_NOT_FOUND.
+    Texts are valid UTF-8 without NUL. A batch holds 1 to 256 texts, and at most
+    8,388,608 characters in all; that of Encode or Decode at most 1,000,000
+    characters or ids in all, because replies with offsets are large (all server
+    settings): beyond them INVALID_ARGUMENT with INPUT_TOO_LONG or
+    BATCH_TOO_LARGE. An unknown model is NOT_FOUND with MODEL_NOT_FOUND. A
+    tokenizer that cannot be loaded is UNAVAILABLE with DEPENDENCY_UNAVAILABLE,
+    except for Count, which then estimates.
     """
 
     @staticmethod

@@ -31,10 +31,13 @@ GRPC_VERSION: str
 class TokenizerServiceStub:
     """Text in, tokens out. Every method takes a batch and answers in its order.
 
-    Texts are valid UTF-8 without NUL. A batch holds 1 to 256 texts, a text at
-    most 1,000,000 characters and a batch at most 8,000,000 (server settings):
-    beyond them INVALID_ARGUMENT with INPUT_TOO_LONG or BATCH_TOO_LARGE. An
-    unknown model is NOT_FOUND with MODEL_NOT_FOUND.
+    Texts are valid UTF-8 without NUL. A batch holds 1 to 256 texts, and at most
+    8,388,608 characters in all; that of Encode or Decode at most 1,000,000
+    characters or ids in all, because replies with offsets are large (all server
+    settings): beyond them INVALID_ARGUMENT with INPUT_TOO_LONG or
+    BATCH_TOO_LARGE. An unknown model is NOT_FOUND with MODEL_NOT_FOUND. A
+    tokenizer that cannot be loaded is UNAVAILABLE with DEPENDENCY_UNAVAILABLE,
+    except for Count, which then estimates.
     """
 
     @_typing.overload
@@ -60,10 +63,13 @@ class TokenizerServiceStub:
 class TokenizerServiceAsyncStub(TokenizerServiceStub):
     """Text in, tokens out. Every method takes a batch and answers in its order.
 
-    Texts are valid UTF-8 without NUL. A batch holds 1 to 256 texts, a text at
-    most 1,000,000 characters and a batch at most 8,000,000 (server settings):
-    beyond them INVALID_ARGUMENT with INPUT_TOO_LONG or BATCH_TOO_LARGE. An
-    unknown model is NOT_FOUND with MODEL_NOT_FOUND.
+    Texts are valid UTF-8 without NUL. A batch holds 1 to 256 texts, and at most
+    8,388,608 characters in all; that of Encode or Decode at most 1,000,000
+    characters or ids in all, because replies with offsets are large (all server
+    settings): beyond them INVALID_ARGUMENT with INPUT_TOO_LONG or
+    BATCH_TOO_LARGE. An unknown model is NOT_FOUND with MODEL_NOT_FOUND. A
+    tokenizer that cannot be loaded is UNAVAILABLE with DEPENDENCY_UNAVAILABLE,
+    except for Count, which then estimates.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -85,10 +91,13 @@ class TokenizerServiceAsyncStub(TokenizerServiceStub):
 class TokenizerServiceServicer(metaclass=_abc_1.ABCMeta):
     """Text in, tokens out. Every method takes a batch and answers in its order.
 
-    Texts are valid UTF-8 without NUL. A batch holds 1 to 256 texts, a text at
-    most 1,000,000 characters and a batch at most 8,000,000 (server settings):
-    beyond them INVALID_ARGUMENT with INPUT_TOO_LONG or BATCH_TOO_LARGE. An
-    unknown model is NOT_FOUND with MODEL_NOT_FOUND.
+    Texts are valid UTF-8 without NUL. A batch holds 1 to 256 texts, and at most
+    8,388,608 characters in all; that of Encode or Decode at most 1,000,000
+    characters or ids in all, because replies with offsets are large (all server
+    settings): beyond them INVALID_ARGUMENT with INPUT_TOO_LONG or
+    BATCH_TOO_LARGE. An unknown model is NOT_FOUND with MODEL_NOT_FOUND. A
+    tokenizer that cannot be loaded is UNAVAILABLE with DEPENDENCY_UNAVAILABLE,
+    except for Count, which then estimates.
     """
 
     @_abc_1.abstractmethod

@@ -1,0 +1,1 @@
+"""The tokenizer service: text in, tokens out. See the README beside this package."""

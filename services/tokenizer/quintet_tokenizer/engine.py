@@ -1,0 +1,167 @@
+"""What the tokenizer service does: finds the tokenizer and runs it off the event loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
+
+from quintet_servicekit import telemetry
+from quintet_servicekit.errors import Reason, ServiceError, Violation
+from quintet_servicekit.executor import BoundedExecutor
+from quintet_tokenizer.chunking import OffsetTokenizer, chunk_texts
+from quintet_tokenizer.estimate import estimate_tokens
+from quintet_tokenizer.models import (
+    ChunkedText,
+    Counts,
+    Identity,
+    Model,
+    Side,
+    Tokens,
+    Truncated,
+)
+from quintet_tokenizer.truncation import truncate_texts
+
+T = TypeVar("T")
+
+
+class TextTokenizer(OffsetTokenizer, Protocol):
+    """One model's tokenizer; see `tokenizer.LoadedTokenizer`."""
+
+    revision: str
+    vocabulary_size: int
+    special_tokens: int
+
+    def encode(self, texts: Sequence[str], *, special: bool, offsets: bool) -> list[Tokens]:
+        """Return the tokens of each text."""
+
+    def decode(self, sequences: Sequence[Sequence[int]], *, keep_special: bool) -> list[str]:
+        """Return the text of each sequence."""
+
+
+class Tokenizers(Protocol):
+    """The tokenizers by name; see `registry.Registry`."""
+
+    def resolve(self, name: str) -> str:
+        """Return the model's name ("": the default); raises MODEL_NOT_FOUND."""
+
+    def is_loaded(self, name: str) -> bool:
+        """Return whether `get` would answer at once."""
+
+    def get(self, name: str) -> TextTokenizer:
+        """Return the tokenizer, loading it if need be; blocks."""
+
+    def models(self) -> list[Model]:
+        """Return every model, by name."""
+
+
+class Engine:
+    """Runs tokenizers. `tiny_chars` is the size of a request, in characters, up to which
+    it is worked on at once, on the event loop."""
+
+    def __init__(
+        self, tokenizers: Tokenizers, executor: BoundedExecutor, *, tiny_chars: int
+    ) -> None:
+        self._tokenizers = tokenizers
+        self._executor = executor
+        self._tiny_chars = tiny_chars
+
+    async def warm_up(self) -> None:
+        """Load the default model; raises when it cannot be loaded."""
+        await self._run("", [], lambda tokenizer: tokenizer.count(["warm-up"]))
+
+    async def count(self, model: str, texts: Sequence[str], *, special: bool) -> Counts:
+        """Return the number of tokens of each text, or estimates when the tokenizer
+        fails, which is logged.
+
+        Raises MODEL_NOT_FOUND and OVERLOADED.
+        """
+        name = self._tokenizers.resolve(model)
+
+        def work() -> Counts:
+            try:
+                tokenizer = self._tokenizers.get(name)
+                extra = tokenizer.special_tokens if special else 0
+                counts = [count + extra for count in tokenizer.count(texts)]
+                return Counts(Identity(name, tokenizer.revision), counts, estimated=False)
+            except Exception as error:
+                telemetry.logger().warning("counts are estimated", model=name, exc_info=error)
+                counts = [estimate_tokens(text) for text in texts]
+                return Counts(Identity(name, ""), counts, estimated=True)
+
+        return await self._off_loop(name, texts, work)
+
+    async def encode(
+        self, model: str, texts: Sequence[str], *, special: bool, offsets: bool
+    ) -> tuple[Identity, list[Tokens]]:
+        """Return the tokens of each text.
+
+        Raises MODEL_NOT_FOUND, OVERLOADED, and DEPENDENCY_UNAVAILABLE when the
+        tokenizer cannot be loaded, as do the methods below.
+        """
+        return await self._run(
+            model, texts, lambda it: it.encode(texts, special=special, offsets=offsets)
+        )
+
+    async def decode(
+        self, model: str, sequences: Sequence[Sequence[int]], *, keep_special: bool
+    ) -> tuple[Identity, list[str]]:
+        """Return the text of each sequence; raises INVALID_FIELD for an id that is not
+        below the vocabulary's size."""
+
+        def work(tokenizer: TextTokenizer) -> list[str]:
+            _check_ids(sequences, tokenizer.vocabulary_size)
+            return tokenizer.decode(sequences, keep_special=keep_special)
+
+        return await self._run(model, sequences, work)
+
+    async def truncate(
+        self, model: str, texts: Sequence[str], *, max_tokens: int, side: Side
+    ) -> tuple[Identity, list[Truncated]]:
+        """Return what is left of each text."""
+        return await self._run(
+            model, texts, lambda it: truncate_texts(texts, it, max_tokens=max_tokens, side=side)
+        )
+
+    async def chunk(
+        self, model: str, texts: Sequence[str], *, max_tokens: int, overlap: int
+    ) -> tuple[Identity, list[ChunkedText]]:
+        """Return the chunks of each text."""
+        return await self._run(
+            model, texts, lambda it: chunk_texts(texts, it, max_tokens=max_tokens, overlap=overlap)
+        )
+
+    def models(self) -> list[Model]:
+        """Return every model, by name."""
+        return self._tokenizers.models()
+
+    async def _run(
+        self, model: str, inputs: Sequence[Sequence[object]], work: Callable[[TextTokenizer], T]
+    ) -> tuple[Identity, T]:
+        name = self._tokenizers.resolve(model)
+
+        def with_tokenizer() -> tuple[Identity, T]:
+            tokenizer = self._tokenizers.get(name)
+            return Identity(name, tokenizer.revision), work(tokenizer)
+
+        return await self._off_loop(name, inputs, with_tokenizer)
+
+    async def _off_loop(
+        self, name: str, inputs: Sequence[Sequence[object]], work: Callable[[], T]
+    ) -> T:
+        if sum(map(len, inputs)) <= self._tiny_chars and self._tokenizers.is_loaded(name):
+            return work()
+        return await self._executor.run(work)
+
+
+def _check_ids(sequences: Sequence[Sequence[int]], vocabulary_size: int) -> None:
+    violations = [
+        Violation(f"sequences[{index}].ids", f"must be below {vocabulary_size}")
+        for index, ids in enumerate(sequences)
+        if ids and max(ids) >= vocabulary_size
+    ]
+    if violations:
+        raise ServiceError(
+            Reason.INVALID_FIELD,
+            f"{violations[0].field} {violations[0].description}",
+            violations=violations,
+        )

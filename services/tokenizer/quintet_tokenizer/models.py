@@ -1,0 +1,88 @@
+"""What passes between the layers of the tokenizer service."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+IntArray = npt.NDArray[np.int64]
+
+
+class Span(NamedTuple):
+    """A half-open range of code points of a text."""
+
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """The tokens of one text; `offsets` is absent unless asked for."""
+
+    ids: Sequence[int]
+    offsets: Sequence[tuple[int, int]] | None
+
+
+class Side(enum.Enum):
+    """The end of a text that truncation cuts off."""
+
+    END = "end"
+    START = "start"
+
+
+@dataclass(frozen=True, slots=True)
+class Truncated:
+    """The piece of a text that is left, its tokens, and the whole text's."""
+
+    span: Span
+    tokens: int
+    original_tokens: int
+
+
+class Chunk(NamedTuple):
+    """One window of a text and the number of its tokens, at least 1."""
+
+    span: Span
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkedText:
+    """The chunks of one text, by their start, and the whole text's tokens."""
+
+    chunks: Sequence[Chunk]
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """The model that did the work: its name, and its revision as hex digits."""
+
+    name: str
+    revision: str
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Number of tokens of each text; `estimated` when the tokenizer failed, and then
+    the revision is empty."""
+
+    model: Identity
+    counts: Sequence[int]
+    estimated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model that can be asked for; revision and size only while it is loaded."""
+
+    name: str
+    revision: str
+    vocabulary_size: int
+    is_default: bool
+    loaded: bool
