@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 from collections.abc import Sequence
 
@@ -9,12 +11,18 @@ import typer
 
 from quintet_cli.app import app
 from quintet_cli.errors import CliError, report
+from quintet_cli.settings import GRPC_VERBOSITY
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that `arguments` (default: the process's) name and return
     the exit status: 0 done, 1 failed, 2 usage, 130 interrupted."""
     arguments = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    os.environ.setdefault(GRPC_VERBOSITY, "NONE")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal of another encoding shows "?" rather than ending the command.
+            stream.reconfigure(errors="replace")
     try:
         status = app(arguments, prog_name="quintet", standalone_mode=False)
     except typer.TyperException as error:

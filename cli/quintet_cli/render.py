@@ -19,7 +19,8 @@ from quintet.gateway.v1.gateway_service_pb2 import (
 )
 from quintet.retriever.v1.retriever_service_pb2 import Hit
 from quintet_cli.answering import quoted
-from quintet_cli.terminal import Wrapped, seconds, shown, table
+from quintet_cli.terminal import seconds, shown, table
+from quintet_cli.wrapping import Wrapped
 
 QUOTE_CHARACTERS = 300
 """Most characters of a quotation: about three lines of a terminal."""

@@ -17,6 +17,9 @@ STATE_DIR = "QUINTET_STATE_DIR"
 """Folder of the local stack's data."""
 TIMEOUT = "QUINTET_TIMEOUT"
 """Seconds that a call may take."""
+GRPC_VERBOSITY = "GRPC_VERBOSITY"
+"""What gRPC's own library logs to standard error; "NONE" unless the user says
+otherwise, because each failure is told by us, and in JSON where asked for."""
 CHANNEL_PREFIX = "QUINTET_CHANNEL_"
 """Prefix of the variables of `quintet_servicekit.settings.ChannelSettings`."""
 

@@ -18,7 +18,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from rich.console import Console
 from rich.table import Table
 
-_PIPE_WIDTH = 100_000
+PIPE_WIDTH = 100_000
 """Columns of a pipe: so many that no line is wrapped or cut."""
 
 
@@ -29,7 +29,7 @@ def console(*, stderr: bool = False) -> Console:
     people's text.
     """
     stream = sys.stderr if stderr else sys.stdout
-    width = None if stream.isatty() else _PIPE_WIDTH
+    width = None if stream.isatty() else PIPE_WIDTH
     return Console(file=stream, width=width, markup=False, highlight=False, emoji=False)
 
 
@@ -78,55 +78,3 @@ def shown(text: str) -> str:
     """Return text without control characters: what others wrote must not steer
     this terminal."""
     return _UNSEEN.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r\n", "\n"))
-
-
-class Wrapped:
-    """Text that comes in pieces, wrapped between words where a terminal ends."""
-
-    MAX_WIDTH = 100
-    """Columns beyond which lines are hard to read."""
-
-    def __init__(self, out: Console) -> None:
-        self._out = out
-        self._width = min(out.width, self.MAX_WIDTH) if out.is_terminal else _PIPE_WIDTH
-        self._column = 0
-        self._waiting = ""
-        self._marked = False
-
-    def write(self, text: str) -> None:
-        """Print what is certain of the text so far: all but its last word."""
-        if self._marked and text:
-            # A mark runs into the next word where the text has no space there.
-            text = text if (self._waiting or text)[0].isspace() else f" {text}"
-            self._marked = False
-        *words, self._waiting = re.split(r"(?<=\s)(?=\S)", self._waiting + shown(text))
-        for word in words:
-            self._print(word)
-
-    def mark(self, mark: str) -> None:
-        """Print a mark right after the text so far; it is no part of the text."""
-        word = self._waiting.rstrip()
-        space = self._waiting[len(word) :]
-        self._print(f"{word} {mark}" if word or self._column else mark)
-        self._waiting, self._marked = space, True
-
-    def close(self) -> None:
-        """Print what was kept back, and end the line."""
-        self._print(self._waiting.rstrip())
-        self._waiting = ""
-        if self._column:
-            self._out.file.write("\n")
-            self._column = 0
-        self._out.file.flush()
-
-    def _print(self, word: str) -> None:
-        """Print a word with the white space after it."""
-        ink = len(word.rstrip())
-        if self._column and ink and self._column + ink > self._width:
-            self._out.file.write("\n")
-            self._column = 0
-        self._out.file.write(word)
-        self._out.file.flush()
-        if "\n" in word:
-            self._column = 0
-        self._column += len(word.rpartition("\n")[2])

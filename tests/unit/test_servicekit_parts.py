@@ -111,3 +111,12 @@ def test_what_is_too_large_is_refused_at_once() -> None:
     with pytest.raises(ServiceError) as caught:
         Checks().batch("a", [1, 2, 3], max_items=2)
     assert caught.value.reason is Reason.BATCH_TOO_LARGE
+
+
+def test_a_status_with_thousands_of_violations_fits_a_header_block() -> None:
+    checks = Checks()
+    for i in range(20_000):
+        checks.refuse(f"documents[63].chunks[{i}].text", "must be the content, verbatim")
+    with pytest.raises(ServiceError) as caught:
+        checks.done()
+    assert to_status(caught.value).ByteSize() < 6 * 1024
