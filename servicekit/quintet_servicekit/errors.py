@@ -87,6 +87,11 @@ DEFAULT_RETRY_AFTER = 0.2
 """Seconds that RetryInfo tells where an error names no other; about one reconnect."""
 
 
+MAX_VIOLATIONS = 32
+"""Violations that are told: a status travels in a header block, which clients accept
+up to 8 KiB only, and a large batch can break a rule in thousands of places."""
+
+
 @dataclass(frozen=True, slots=True)
 class Violation:
     """One field that breaks its bounds: `field` as a path ("texts[3]"), and how."""
@@ -138,7 +143,7 @@ def to_status(error: ServiceError) -> status_pb2.Status:
     ]
     if error.violations:
         bad_request = error_details_pb2.BadRequest()
-        for violation in error.violations:
+        for violation in error.violations[:MAX_VIOLATIONS]:
             bad_request.field_violations.add(
                 field=violation.field, description=violation.description
             )

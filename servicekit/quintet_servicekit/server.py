@@ -11,7 +11,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,10 +110,12 @@ class RunningServer:
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait({following, stopping}, return_when=asyncio.FIRST_COMPLETED)
         failed = following.done()
-        for task in (following, stopping):
-            task.cancel()
-        with suppress(asyncio.CancelledError):
-            await stopping
+        stopping.cancel()
+        while not following.done():
+            # More than once, because until Python 3.12 wait_for, which drivers' pools
+            # use, can swallow a cancellation.
+            following.cancel()
+            await asyncio.wait({following}, timeout=1.0)
         try:
             await following
         except asyncio.CancelledError:
@@ -130,7 +132,8 @@ class RunningServer:
         while True:
             try:
                 # A probe that hangs is an answer: not ready.
-                await asyncio.wait_for(self._application.check(), timeout=max(1.0, pause))
+                async with asyncio.timeout(max(1.0, pause)):
+                    await self._application.check()
                 ready = True
             except Exception as error:
                 ready = False

@@ -28,6 +28,10 @@ from quintet_servicekit.errors import Reason, ServiceError, Violation
 
 T = TypeVar("T")
 
+_REASONS_OF_AN_OLD_KEY = frozenset({Reason.DIMENSION_MISMATCH, Reason.MODEL_MISMATCH})
+"""What a search or write meets, before it reaches the store, when the collection was
+made anew with other settings."""
+
 
 class Store(Protocol):
     """Where collections are kept. Each call is one transaction; those with a key
@@ -190,8 +194,11 @@ class Engine:
             try:
                 return await work(known)
             except CollectionGoneError:
-                # Deleted through another replica, which may have made it anew.
                 self._keys.pop(name, None)
+            except ServiceError as error:
+                if error.reason not in _REASONS_OF_AN_OLD_KEY:
+                    raise
+            # Deleted through another replica, perhaps, and made anew.
         key = (await self.get_collection(name)).key
         try:
             return await work(key)

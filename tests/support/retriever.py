@@ -1,0 +1,87 @@
+"""A real retriever on a real database, and documents to put into it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import grpc
+import numpy as np
+import pytest
+from numpy.typing import ArrayLike
+from pydantic import SecretStr
+
+from quintet.retriever.v1 import retriever_service_pb2 as pb
+from quintet.retriever.v1 import retriever_service_pb2_grpc as pb_grpc
+from quintet_retriever.app import open_application
+from quintet_retriever.settings import Settings
+from quintet_servicekit.errors import ServiceError, from_rpc_error
+from support.grpc_service import serving
+
+if TYPE_CHECKING:
+    Stub: TypeAlias = pb_grpc.RetrieverServiceAsyncStub
+
+REVISION = "r1"
+
+
+def settings_for(database_url: str, **settings: Any) -> Settings:
+    """Return settings of a retriever that drains and probes as fast as tests want."""
+    quick: dict[str, Any] = {"drain_seconds": 1, "probe_interval_seconds": 0.05}
+    return Settings(database_url=SecretStr(database_url), **(quick | settings))
+
+
+@asynccontextmanager
+async def retriever_on(database_url: str, **settings: Any) -> AsyncIterator[Stub]:
+    """Yield a stub of a retriever, served over gRPC in this process."""
+    chosen = settings_for(database_url, **settings)
+    async with open_application(chosen) as application, serving(application, chosen) as channel:
+        yield pb_grpc.RetrieverServiceStub(channel)
+
+
+async def create(stub: Stub, name: str, dimension: int = 2) -> pb.Collection:
+    """Make a collection and return it."""
+    request = pb.CreateCollectionRequest(
+        name=name, embedding_model="m", embedding_revision=REVISION, dimension=dimension
+    )
+    return (await stub.CreateCollection(request)).collection
+
+
+def packed(vector: ArrayLike) -> bytes:
+    """Return a vector as it travels."""
+    return np.asarray(vector, dtype="<f4").tobytes()
+
+
+def document(
+    identifier: str,
+    texts: Sequence[str] = ("text",),
+    vectors: ArrayLike | None = None,
+    **metadata: Any,
+) -> pb.DocumentInput:
+    """Return a document of the chunks `texts`, a line each; vectors are (1, 0) unless
+    given."""
+    rows = np.tile([1.0, 0.0], (len(texts), 1)) if vectors is None else np.asarray(vectors)
+    message = pb.DocumentInput(id=identifier, title=f"Title of {identifier}")
+    message.content = "\n".join(texts)
+    message.metadata.update(metadata)
+    start = 0
+    for text, vector in zip(texts, rows, strict=True):
+        end = start + len(text)
+        message.chunks.add(text=text, start=start, end=end, tokens=1, vector=packed(vector))
+        start = end + 1
+    return message
+
+
+async def upsert(
+    stub: Stub, collection: str, *documents: pb.DocumentInput
+) -> list[pb.UpsertedDocument]:
+    """Write documents and return what became of them."""
+    request = pb.UpsertDocumentsRequest(collection=collection, documents=documents)
+    return list((await stub.UpsertDocuments(request)).documents)
+
+
+async def failure(call: Awaitable[object]) -> ServiceError:
+    """Return the error that the call ends with."""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    return from_rpc_error(caught.value, service="retriever")
