@@ -103,7 +103,7 @@ def _chosen(query: Query, limit: int) -> tuple[list[Candidate], bool]:
     chosen: list[Candidate] = []
     room, dropped = query.max_tokens, False
     for it in candidates:
-        size = _count(query.passages[it.passage_index].text[it.span.start : it.span.end])
+        size = _count(query.passages[it.passage_index].text[it.start : it.end])
         if it.score < _MARGIN * candidates[0].score:
             break
         if chosen and size > room:
@@ -112,7 +112,7 @@ def _chosen(query: Query, limit: int) -> tuple[list[Candidate], bool]:
         chosen.append(it)
         room -= size
     passages = list(dict.fromkeys(it.passage_index for it in chosen))
-    chosen.sort(key=lambda it: (passages.index(it.passage_index), it.span.start))
+    chosen.sort(key=lambda it: (passages.index(it.passage_index), it.start))
     return chosen, dropped
 
 
@@ -122,9 +122,9 @@ def _joined(passages: Sequence[Passage], chosen: Sequence[Candidate]) -> tuple[s
         if text:
             text += " "
         start = len(text)
-        text += passages[it.passage_index].text[it.span.start : it.span.end]
+        text += passages[it.passage_index].text[it.start : it.end]
         citations.append(
-            Citation(it.passage_index, start, len(text), it.span.start, it.span.end, support=1.0)
+            Citation(it.passage_index, start, len(text), it.start, it.end, support=1.0)
         )
     return text, citations
 
@@ -142,6 +142,6 @@ def _end_of_token(text: str, number: int) -> int:
 def _revision(sentences: int) -> str:
     """Return a digest of the code that decides, which stands in for weights."""
     digest = hashlib.sha256(f"{sentences} {_MARGIN}".encode())
-    for name in ("relevance", "answer_types", "sentences", "words", "extractive"):
+    for name in ("relevance", "answer_types", "words", "extractive"):
         digest.update((files("quintet_generator") / f"{name}.py").read_bytes())
     return digest.hexdigest()

@@ -93,9 +93,8 @@ _TAG = re.compile(r"<(?=/?passage\b)", re.IGNORECASE)
 
 
 def _as_data(number: int, passage: Passage) -> str:
-    """Return a passage between tags that its own text cannot close."""
+    """Return a passage between tags that its own words cannot close."""
     title = " ".join(passage.title.replace('"', "'").split())
-    opening = (
-        f'<passage number="{number}" title="{title}">' if title else f'<passage number="{number}">'
-    )
-    return f"{opening}\n{_TAG.sub('< ', passage.text.strip())}\n</passage>"
+    attribute = f' title="{_TAG.sub("< ", title)}"' if title else ""
+    text = _TAG.sub("< ", passage.text.strip())
+    return f'<passage number="{number}"{attribute}>\n{text}\n</passage>'

@@ -9,6 +9,7 @@ in a passage that the retriever ranked high.
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,8 +17,8 @@ from itertools import pairwise
 
 from quintet_generator.answer_types import AnswerType, answer_type, offers
 from quintet_generator.models import Passage
-from quintet_generator.sentences import Span, split
 from quintet_generator.words import stems
+from quintet_servicekit.sentences import sentence_spans
 
 # Fitted on half of XQuAD's development questions, split by article, to the sentence
 # that holds the answer (listwise softmax), and rounded. bench/answer_quality.py
@@ -28,30 +29,42 @@ _CONTEXT = 0.1
 _PROXIMITY = 0.5
 _ANSWER_TYPE = 0.4
 _PASSAGE_RANK = 0.9
+# Set by hand: XQuAD has none of these. A heading often holds every word of the
+# question, and answers nothing. Code, table rows and lines that announce a list
+# seldom do; list items may, and look no different.
+_HEADING = 0.3
+_NOT_A_SENTENCE = 0.8
+
+_HEADING_FORM = re.compile(r"#{1,6}\s|[^\n]*\n\s*([=\-*~^_#+])\1{2,}\Z")
+_SENTENCE_END = re.compile(r"""[.!?…。！？][)\]"'”’»」』]*(?:\[[^\]]{1,20}\])*\Z""")
+_END_CHARS = 40
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A sentence and its score; above 0, and around 3 where everything fits."""
+    """A sentence, as characters `start` to `end` (exclusive) of its passage's text, and
+    its score; the best possible is about 4."""
 
     passage_index: int
-    span: Span
+    start: int
+    end: int
     score: float
 
 
 def ranked(question: str, passages: Sequence[Passage]) -> list[Candidate]:
     """Return the sentences that share a word with the question, best first.
 
-    Equal scores keep the passages' order. Empty if no sentence shares any.
+    Equal scores keep the passages' order. A sentence that several passages hold (they
+    may overlap) comes once. Empty if no sentence shares a word.
     """
     sentences = [
-        _Sentence(index, span, passage.text[span.start : span.end])
+        _Sentence(index, start, passage.text[start:end])
         for index, passage in enumerate(passages)
-        for span in split(passage.text)
+        for start, end in sentence_spans(passage.text)
     ]
     asked = _Asked(question, sentences)
     titles = [frozenset(stems(passage.title)) & asked.stems for passage in passages]
-    candidates = []
+    candidates: dict[tuple[str, ...], Candidate] = {}
     previous: _Sentence | None = None
     for sentence in sentences:
         shared = asked.stems & sentence.stem_set
@@ -59,7 +72,7 @@ def ranked(question: str, passages: Sequence[Passage]) -> list[Candidate]:
             context = titles[sentence.passage_index]
             if previous and previous.passage_index == sentence.passage_index:
                 context = context | (asked.stems & previous.stem_set)
-            score = (
+            score = _form(sentence.text) * (
                 _RARITY * asked.rarity(shared)
                 + _SHARE * len(shared) / len(asked.stems)
                 + _CONTEXT * asked.rarity(context - shared)
@@ -67,15 +80,26 @@ def ranked(question: str, passages: Sequence[Passage]) -> list[Candidate]:
                 + _ANSWER_TYPE * asked.is_offered_by(sentence.text)
                 + _PASSAGE_RANK / (1 + sentence.passage_index)
             )
-            candidates.append(Candidate(sentence.passage_index, sentence.span, score))
+            end = sentence.start + len(sentence.text)
+            candidate = Candidate(sentence.passage_index, sentence.start, end, score)
+            best = candidates.setdefault(tuple(sentence.stems), candidate)
+            if candidate.score > best.score:
+                candidates[tuple(sentence.stems)] = candidate
         previous = sentence
-    return sorted(candidates, key=lambda it: -it.score)
+    return sorted(candidates.values(), key=lambda it: -it.score)
+
+
+def _form(sentence: str) -> float:
+    """Return the part of its score that a sentence keeps for what it looks like."""
+    if _HEADING_FORM.match(sentence):
+        return _HEADING
+    return 1.0 if _SENTENCE_END.search(sentence[-_END_CHARS:]) else _NOT_A_SENTENCE
 
 
 class _Sentence:
-    def __init__(self, passage_index: int, span: Span, text: str) -> None:
+    def __init__(self, passage_index: int, start: int, text: str) -> None:
         self.passage_index = passage_index
-        self.span = span
+        self.start = start
         self.text = text
         self.stems = stems(text)
         self.stem_set = frozenset(self.stems)
