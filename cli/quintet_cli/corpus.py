@@ -11,10 +11,11 @@ from quintet_cli.files import Document
 COLLECTION = "python"
 DESCRIPTION = "The Python language reference, from pydoc_data.topics"
 QUESTIONS = (
-    "What does the nonlocal statement do?",
-    "When is the finally clause of a try statement executed?",
-    "How does the with statement use a context manager's __exit__ method?",
+    "When are default parameter values evaluated?",
+    "How are comparisons chained?",
+    "What is a coroutine function?",
 )
+"""Questions that the reference answers in a sentence or two."""
 
 
 def documents() -> list[Document]:

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from quintet_cli.terminal import PIPE_WIDTH, shown
 
-_BEGINS_LINE = re.compile(r"[-*+#>|`•]|\d+[.)]")
+_BEGINS_LINE = re.compile(r"([-*+•]|#+|\d+[.)])(\s|$)|>|\||```")
 """What begins a list item, a heading, a quotation, a table row or code."""
 
 
@@ -62,7 +62,11 @@ class Wrapped:
         """Print a mark right after the text so far; it is no part of the text."""
         last = self._print_all_but_last()
         word = last.rstrip()
-        self._print(f"{word} {mark}" if word or self._column else mark)
+        if word or self._column:
+            self._make_room(len(word) + 1 + len(mark))
+            self._print(f"{word} ")
+        self._out.print(mark, style="cyan", end="")
+        self._column += len(mark)
         self._waiting, self._marked = last[len(word) :], True
 
     def close(self) -> None:
@@ -82,12 +86,14 @@ class Wrapped:
 
     def _print(self, word: str) -> None:
         """Print a word with the white space after it."""
-        ink = len(word.rstrip())
-        if self._column and ink and self._column + ink > self._width:
-            self._out.file.write("\n")
-            self._column = 0
+        self._make_room(len(word.rstrip()))
         self._out.file.write(word)
         self._out.file.flush()
         if "\n" in word:
             self._column = 0
         self._column += len(word.rpartition("\n")[2])
+
+    def _make_room(self, length: int) -> None:
+        if self._column and length and self._column + length > self._width:
+            self._out.file.write("\n")
+            self._column = 0

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import re
 
 import pytest
 from rich.console import Console
@@ -41,6 +42,7 @@ def test_text_is_wrapped_alike_however_it_is_cut_into_pieces(cut: int) -> None:
     [
         ("a sentence\nthat goes on\n\nnext", "a sentence that goes on\n\nnext\n"),
         ("list:\n- one\n- two\n1. three\nmore", "list:\n- one\n- two\n1. three more\n"),
+        ("called a\n*coroutine*\n# Head\n", "called a *coroutine*\n# Head\n"),
         ("so:\n    indented\n", "so:\n    indented\n"),
         ("```\na = 1\nb = 2\n```\nafter\nit", "```\na = 1\nb = 2\n```\nafter it\n"),
     ],
@@ -80,7 +82,18 @@ def test_marks_stand_right_after_the_word_and_before_the_space() -> None:
     writer.mark("[3]")
     writer.write("Third")
     writer.close()
-    assert stream.getvalue() == "First. [1] [2] Second. [3] Third\n"
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", stream.getvalue())
+    assert shown == "First. [1] [2] Second. [3] Third\n"
+
+
+def test_a_mark_stays_with_its_word() -> None:
+    stream = io.StringIO()
+    writer = Wrapped(Console(file=stream, width=12, force_terminal=True, color_system=None))
+    writer.write("One two three.")
+    writer.mark("[1]")
+    writer.write(" Four.")
+    writer.close()
+    assert stream.getvalue().splitlines() == ["One two ", "three. [1] ", "Four."]
 
 
 def test_closing_twice_prints_nothing_more() -> None:

@@ -70,13 +70,15 @@ def _try_next(out: Console, state_dir: Path, gateway: str) -> None:
     rows.add_row(f'{quintet} ask "…"', "an answer with its sources")
     rows.add_row(f'{quintet} search "…"', "the passages alone")
     rows.add_row(f"{quintet} status", "how the services are, and their models")
-    rows.add_row(
-        "buf curl --protocol grpc --http2-prior-knowledge "
-        f"http://{gateway}/quintet.gateway.v1.GatewayService/GetStatus -d '{{}}'",
-        "any gRPC client, through reflection",
-    )
     rows.add_row(f"tail -f {state_dir}/logs/*.log", "the services' logs")
     out.print(rows)
+    out.print()
+    out.print("Any gRPC client works too, through reflection:", style="bold")
+    method = "quintet.gateway.v1.GatewayService/GetStatus"
+    out.print(
+        f"buf curl --protocol grpc --http2-prior-knowledge -d '{{}}' http://{gateway}/{method}",
+        soft_wrap=True,
+    )
     out.print()
     out.print("Ctrl-C stops everything; the documents stay for the next time.", style="bold")
 
