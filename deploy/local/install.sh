@@ -87,7 +87,8 @@ set -- "$@" --editable cli --editable deploy/local
 if [ "$dev" = --dev ]; then
     set -- "$@" --requirement deploy/local/requirements-dev.txt
 fi
-add --no-build-isolation "$@"
+# setuptools warns at length, for each package, of what an editable install is.
+PYTHONWARNINGS=ignore add --no-build-isolation "$@"
 
 say "Preparing the models"
 .venv/bin/python -P -m quintet_generator.prepare

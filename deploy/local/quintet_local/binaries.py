@@ -50,7 +50,7 @@ async def find(chosen: Path | None, user: User | None) -> Binaries:
     if chosen is not None:
         major = await _major(chosen, user)
         if major is None:
-            raise StartError(f"no usable postgres program in {chosen} (QUINTET_LOCAL_POSTGRES_BIN)")
+            raise StartError(f"no usable initdb in {chosen} (QUINTET_LOCAL_POSTGRES_BIN)")
         return Binaries(chosen, major)
 
     # Found, not imported: on import it makes folders of its own.
@@ -72,9 +72,12 @@ async def find(chosen: Path | None, user: User | None) -> Binaries:
 
 
 async def _major(folder: Path, user: User | None) -> int | None:
+    """Return the version if `user` can run the programs. initdb is asked, because
+    unlike the server it needs a library of the package's: the kernel may start a
+    program for a user whose loader then cannot read what lies beside it."""
     process = await asyncio.create_subprocess_exec(
         *setpriv(user),
-        folder / "postgres",
+        folder / "initdb",
         "--version",
         stdin=DEVNULL,
         stdout=PIPE,
