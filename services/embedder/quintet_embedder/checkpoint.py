@@ -25,6 +25,7 @@ class Checkpoint:
     max_tokens: int
     normalized: bool
     prompts: dict[str, str]
+    padding_id: int
 
     @property
     def tokenizer_file(self) -> Path:
@@ -49,6 +50,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         max_tokens=int(sentence_config["max_seq_length"]),
         normalized=any(module["type"].endswith(".Normalize") for module in modules),
         prompts=prompts,
+        padding_id=int(_json(folder / "config.json").get("pad_token_id") or 0),
     )
 
 

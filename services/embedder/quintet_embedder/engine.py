@@ -37,10 +37,15 @@ INLINE_CHARS = 4_000
 which is less than a thread's hand-over costs under load."""
 
 
-class Backend(Protocol):
-    """An engine with a model in it. Not safe for concurrent calls."""
+class Lane(Protocol):
+    """An engine with a model in it, for texts of some purposes. `open` and `encode`
+    block, and are called from one thread, one at a time."""
 
     name: str
+    purposes: tuple[Purpose, ...]
+
+    def open(self) -> None:
+        """Load the model; from then on `name` tells engine and precision."""
 
     def encode(self, ids: Sequence[TokenIds]) -> Vectors:
         """Return the vectors of the texts, float32 [texts, dimension]; blocking."""
@@ -57,13 +62,13 @@ class Tokenizer(Protocol):
 
 
 class Engine:
-    """Embeds with one model. `load` makes its backend, in a thread of its own."""
+    """Embeds with one model, on the lanes that `plan` returns; it may block."""
 
     def __init__(
         self,
         *,
         name: str,
-        load: Callable[[], Backend],
+        plan: Callable[[], Sequence[Lane]],
         tokenizer: Tokenizer,
         revision: Callable[[], str],
         max_tokens: int,
@@ -72,7 +77,7 @@ class Engine:
         scheduler: Scheduler,
     ) -> None:
         self._name = name
-        self._load = load
+        self._plan = plan
         self._tokenizer = tokenizer
         self._revision_of = revision
         self._max_tokens = max_tokens
@@ -80,28 +85,35 @@ class Engine:
         self._prompts = prompts
         self._scheduler = scheduler
         self._model: Model | None = None
-        # One thread: the backend is not safe for two, and computes on all cores.
-        self._compute = BoundedExecutor("embed", threads=1, queue=1)
+        self._threads: list[BoundedExecutor] = []
+        self._workers: list[asyncio.Task[None]] = []
         self._tokenizing = BoundedExecutor("tokenize", threads=1, queue=256)
-        self._worker: asyncio.Task[None] | None = None
         _WAITING.labels(name).set_function(lambda: scheduler.waiting_texts)
 
     async def warm_up(self) -> None:
         """Load the model and compute once, so that no caller pays for it."""
-        revision = asyncio.create_task(asyncio.to_thread(self._revision_of))
-        backend = await self._compute.run(self._load)
+        revision, lanes = await asyncio.gather(
+            asyncio.to_thread(self._revision_of), asyncio.to_thread(self._plan)
+        )
         ids = self._tokenizer.encode(["A first text."])
-        vectors = await self._compute.run(backend.encode, ids)
+        # A lane is a thread: it is not safe for two, and some have a priority.
+        self._threads = [BoundedExecutor("embed", threads=1, queue=1) for _ in lanes]
+        for lane, thread in zip(lanes, self._threads, strict=True):
+            await thread.run(lane.open)
+            vectors = await thread.run(lane.encode, ids)
         self._model = Model(
             name=self._name,
-            revision=await revision,
+            revision=revision,
             dimension=vectors.shape[1],
             max_tokens=self._max_tokens,
             normalized=self._normalized,
             is_default=True,
-            backend=backend.name,
+            backend=lanes[0].name,
         )
-        self._worker = asyncio.create_task(self._work(backend))
+        self._workers = [
+            asyncio.create_task(self._work(lane, thread))
+            for lane, thread in zip(lanes, self._threads, strict=True)
+        ]
 
     def models(self) -> Sequence[Model]:
         """Return the models that are served."""
@@ -109,8 +121,8 @@ class Engine:
 
     async def check(self) -> None:
         """Raise when nobody works on the line any more."""
-        if self._worker is None or self._worker.done():
-            raise ServiceError(Reason.NOT_READY, "the model's worker has ended")
+        if any(worker.done() for worker in self._workers):
+            raise ServiceError(Reason.NOT_READY, "a worker of the model has ended")
 
     async def embed(
         self, name: str, texts: Sequence[str], purpose: Purpose, *, truncate: bool
@@ -186,24 +198,24 @@ class Engine:
                 ids[index] = self._tokenizer.truncate(texts[index], self._max_tokens)
         return ids, too_long
 
-    async def _work(self, backend: Backend) -> None:
+    async def _work(self, lane: Lane, thread: BoundedExecutor) -> None:
         while True:
-            batch = await self._scheduler.next_batch(Purpose.QUERY, Purpose.PASSAGE)
+            batch = await self._scheduler.next_batch(*lane.purposes)
             _BATCH.labels(self._name).observe(len(batch.items))
             try:
-                vectors = await self._compute.run(backend.encode, batch.ids)
+                vectors = await thread.run(lane.encode, batch.ids)
             except Exception as error:
                 self._scheduler.fail(batch, error)
             else:
                 self._scheduler.deliver(batch, vectors)
 
     async def close(self) -> None:
-        """End the worker and the threads."""
-        if self._worker is not None:
-            self._worker.cancel()
-            await asyncio.wait([self._worker])
-        await self._compute.close()
-        await self._tokenizing.close()
+        """End the workers and the threads."""
+        for worker in self._workers:
+            worker.cancel()
+        await asyncio.gather(*self._workers, return_exceptions=True)
+        for thread in (*self._threads, self._tokenizing):
+            await thread.close()
 
 
 def _waited(job: Job) -> float:

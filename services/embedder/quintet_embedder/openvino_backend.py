@@ -1,0 +1,82 @@
+"""Runs a model on OpenVINO: the processor's way, about twice as fast as torch.
+
+The model is converted once from the same weights, with its pooling and its
+normalisation, by `quintet_embedder.prepare`; after that torch is never loaded.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import openvino as ov
+
+from quintet_embedder.models import Purpose, TokenIds, Vectors
+from quintet_embedder.padding import padded
+
+MODEL_FILE = "model.xml"
+
+
+class OpenVinoLane:
+    """One copy of the model with threads of its own, for texts of `purposes`.
+
+    `niceness` is the priority that its threads give up, 0 to 19.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        purposes: Sequence[Purpose],
+        dtype: str,
+        threads: int,
+        niceness: int,
+        padding_id: int,
+    ) -> None:
+        self.purposes = tuple(purposes)
+        self.name = ""
+        self._folder = folder
+        self._dtype = dtype
+        self._threads = threads
+        self._niceness = niceness
+        self._padding_id = padding_id
+        self._request: ov.InferRequest | None = None
+
+    def open(self) -> None:
+        """Load the model, in the thread that will call `encode`; blocking."""
+        if self._niceness:
+            # Of this thread, and of those that the engine starts from it.
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), self._niceness)
+        core = ov.Core()
+        if self._dtype == "auto":
+            native = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+            self._dtype = "bfloat16" if native else "float32"
+        compiled = core.compile_model(
+            self._folder / MODEL_FILE,
+            "CPU",
+            {
+                "INFERENCE_PRECISION_HINT": {"bfloat16": "bf16", "float32": "f32"}[self._dtype],
+                "NUM_STREAMS": "1",
+                "INFERENCE_NUM_THREADS": self._threads,
+                # Pinned threads of two lanes, or of two processes, would share a core
+                # and leave the other idle.
+                "ENABLE_CPU_PINNING": False,
+            },
+        )
+        self.name = f"openvino-{ov.__version__.split('-')[0]}/{self._dtype}"
+        self._request = compiled.create_infer_request()
+
+    def encode(self, ids: Sequence[TokenIds]) -> Vectors:
+        """Return the vectors of the texts, float32 [texts, dimension]."""
+        assert self._request is not None, "open() comes first"
+        outputs = self._request.infer(list(padded(ids, self._padding_id)), share_inputs=True)
+        # Copied: the engine writes its next result into the same memory.
+        return np.array(outputs[0], dtype=np.float32)
+
+
+def is_prepared(folder: Path) -> bool:
+    """Whether a converted model is there."""
+    return (folder / MODEL_FILE).is_file()
