@@ -7,9 +7,9 @@ import asyncio
 import importlib
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.live import Live
 from rich.spinner import Spinner
@@ -23,6 +23,8 @@ from quintet_cli.terminal import console, seconds, shown, table
 if TYPE_CHECKING:
     from quintet_local.supervisor import Progress, Stack
 
+T = TypeVar("T")
+
 
 def installed(module: str) -> Any:
     """Return a module of `quintet_local`. Raises `CliError` where it isn't installed."""
@@ -35,6 +37,17 @@ def installed(module: str) -> Any:
             "the local stack is not installed here",
             advice="install quintet-cli[local], or run `make install` in a checkout",
         ) from None
+
+
+def run(main: Coroutine[Any, Any, T]) -> T:
+    """Run what uses `started` and return its result.
+
+    Raises `KeyboardInterrupt` for each of the signals that end it.
+    """
+    try:
+        return asyncio.run(main)
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
 
 
 @asynccontextmanager

@@ -119,7 +119,7 @@ def excerpt(text: str, most: int = QUOTE_CHARACTERS) -> str:
 def footer(out: Console, response: AskResponse, took: float) -> None:
     """Print what made an answer and how long it took, on one line; `took` in seconds."""
     usage = response.usage
-    tokens = f"{usage.prompt_tokens} + {usage.completion_tokens} tokens"
+    tokens = f"{usage.prompt_tokens} prompt + {usage.completion_tokens} answer tokens"
     trace = response.trail.trace_id
     parts = [response.model, tokens, seconds(took), f"trace {trace}" if trace else ""]
     out.print(" · ".join(part for part in parts if part), style="dim")

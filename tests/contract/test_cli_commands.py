@@ -153,7 +153,7 @@ class TestAsk:
         assert "[1] nonlocal · Title of nonlocal · characters 107-130" in lines
         assert f"    “{FIRST}”" in lines
         assert "[2] scopes · Title of scopes · characters 0-31" in lines
-        assert any(TRACE_ID in line and "200 + 9 tokens" in line for line in lines)
+        assert any(TRACE_ID in line and "200 prompt + 9 answer tokens" in line for line in lines)
         assert "\x1b" not in ran.out
         assert ran.err == ""
 
@@ -452,6 +452,7 @@ class TestDocuments:
         gateway.replies["GetDocument"] = pb.GetDocumentResponse(document=_document("a.md"))
         ran = quintet("documents", "show", "a.md", "-c", "books")
         assert "metadata.type  markdown" in ran.out
+        assert any(line.split() == ["metadata.size", "18"] for line in ran.out.splitlines())
         assert ran.out.endswith("The whole\ncontent.\n")
         [request] = gateway.asked("GetDocument")
         assert (request.collection, request.id, request.include_content) == ("books", "a.md", True)

@@ -164,6 +164,20 @@ class TestDemo:
         assert "[NO_PASSAGES]" in capsys.readouterr().err
         assert stack.stopped
 
+    @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+    def test_a_signal_in_mid_demo_stops_the_stack_and_ends_with_130(
+        self,
+        answering: RecordedGateway,
+        stack: Stack,
+        capsys: pytest.CaptureFixture[str],
+        signum: signal.Signals,
+    ) -> None:
+        answering.held_acknowledgements.clear()
+        stack.on_up = threading.Timer(0.3, os.kill, (os.getpid(), signum)).start
+        assert main(["demo"]) == 130
+        assert stack.stopped
+        assert capsys.readouterr().err.endswith("interrupted\n")
+
 
 class TestUp:
     @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from quintet_cli.errors import FAILED, CliError
 from quintet_cli.ingestion import Ingestion, Result, Summary
 from quintet_cli.live import Progress
 from quintet_cli.local import StartBoard, started
+from quintet_cli.local import run as run_with_stack
 from quintet_cli.settings import Settings
 from quintet_cli.terminal import as_json, console, print_json, seconds, shown
 
@@ -40,7 +40,7 @@ def run(settings: Settings) -> None:
     """Run the demo; exit with 1 unless every question got an answer with a source."""
     # Beside the user's own stack, never in it.
     settings = replace(settings, state_dir=settings.state_dir / "demo", address=None)
-    cited = asyncio.run(_Demo(settings).run())
+    cited = run_with_stack(_Demo(settings).run())
     if cited < len(corpus.QUESTIONS):
         raise typer.Exit(FAILED)
 

@@ -77,7 +77,7 @@ async def _show(settings: Settings, collection: str, document_id: str) -> None:
         "chunks": str(document.chunk_count),
         "created": day(document.create_time),
         "updated": day(document.update_time),
-        **{f"metadata.{key}": str(value) for key, value in as_json(document.metadata).items()},
+        **{f"metadata.{key}": _told(value) for key, value in as_json(document.metadata).items()},
     }
     rows = table("", "")
     rows.show_header = False
@@ -86,6 +86,11 @@ async def _show(settings: Settings, collection: str, document_id: str) -> None:
     out.print(rows)
     out.print()
     out.print(shown(document.content), soft_wrap=True)
+
+
+def _told(value: object) -> str:
+    # All numbers of metadata are floating-point on the wire.
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def delete(settings: Settings, *, collection: str, document_id: str) -> None:

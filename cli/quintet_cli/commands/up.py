@@ -12,13 +12,14 @@ from pathlib import Path
 from rich.console import Console
 
 from quintet_cli.local import StartBoard, started
+from quintet_cli.local import run as run_with_stack
 from quintet_cli.settings import Settings
 from quintet_cli.terminal import console, print_json, seconds, table
 
 
 def run(settings: Settings) -> None:
     """Start the stack, print where everything is, and keep it running."""
-    asyncio.run(_run(settings))
+    run_with_stack(_run(settings))
 
 
 async def _run(settings: Settings) -> None:
