@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 import psycopg
@@ -26,12 +27,19 @@ async def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIter
         yield dsn
 
 
-@pytest.fixture
-def database_url(postgres_server: str) -> Iterator[str]:
-    """DSN of a new, empty database, dropped after the test."""
+@contextmanager
+def new_database(postgres_server: str) -> Iterator[str]:
+    """Yield the DSN of a new, empty database of the server; it is dropped at the end."""
     name = f"test_{secrets.token_hex(6)}"
     identifier = sql.Identifier(name)
     with psycopg.connect(postgres_server, autocommit=True) as connection:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(identifier))
         yield urlsplit(postgres_server)._replace(path=f"/{name}").geturl()
         connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(identifier))
+
+
+@pytest.fixture
+def database_url(postgres_server: str) -> Iterator[str]:
+    """DSN of a new, empty database, dropped after the test."""
+    with new_database(postgres_server) as url:
+        yield url

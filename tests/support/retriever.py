@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -45,6 +46,11 @@ async def create(stub: Stub, name: str, dimension: int = 2) -> pb.Collection:
         name=name, embedding_model="m", embedding_revision=REVISION, dimension=dimension
     )
     return (await stub.CreateCollection(request)).collection
+
+
+def new_name() -> str:
+    """Return a name that no other test's collection has."""
+    return f"c-{secrets.token_hex(6)}"
 
 
 def packed(vector: ArrayLike) -> bytes:
