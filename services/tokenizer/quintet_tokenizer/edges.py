@@ -15,6 +15,14 @@ from quintet_tokenizer.models import IntArray
 
 _LINE_END = re.compile(r"\n\s*")
 _WHITE_SPACE = np.array([c for c in range(0x3001) if chr(c).isspace()], np.uint32)
+_IDEOGRAPHIC = (
+    (0x3041, 0x3096),
+    (0x30A1, 0x30FA),
+    (0x3400, 0x9FFF),
+    (0xF900, 0xFAFF),
+    (0x20000, 0x3FFFF),
+)
+"""Kana and Chinese characters, which are written without spaces between words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,18 +87,22 @@ class Breaks:
 
 
 def find_breaks(text: str, edges: Edges) -> Breaks:
-    """Return the edges at which paragraphs, sentences, lines and words of `text` begin."""
+    """Return the edges at which paragraphs, sentences, lines and words of `text` begin;
+    a character of a script without spaces counts as a word."""
     lines = _ranges([match.span() for match in _LINE_END.finditer(text)])
     blank = np.array([text.count("\n", *line) > 1 for line in lines.tolist()], bool)
     sentences = _ranges(sentence_spans(text))
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
     space = np.isin(codes, _WHITE_SPACE)
     inner = edges.positions[1:-1]
+    begins = space[inner - 1] | space[inner]
+    for first, last in _IDEOGRAPHIC:
+        begins |= (codes[inner] >= first) & (codes[inner] <= last)
     return Breaks(
         paragraphs=edges.within(lines[blank, 0], lines[blank, 1]),
         sentences=edges.within(sentences[:-1, 1], sentences[1:, 0]),
         lines=edges.within(lines[:, 0], lines[:, 1]),
-        words=np.flatnonzero(space[inner - 1] | space[inner]) + 1,
+        words=np.flatnonzero(begins) + 1,
     )
 
 

@@ -2,7 +2,7 @@
 
 Long texts are cut into blocks at white space, which no tokenizer that we know joins
 tokens across: the library needs 240 bytes a character for one long text and half as
-many cores as for blocks (8,000,000 characters: 2 GB and 11 s whole, 0.3 GB and 5 s in
+many cores as for blocks (8,000,000 characters: 2 GB and 11 s whole, 0.4 GB and 5 s in
 blocks, on two cores).
 """
 

@@ -1,8 +1,8 @@
 """Cuts a text into overlapping windows of tokens, at natural ends where it can.
 
 A pure function over a text and its tokens' offsets. A window's end is the last end of
-a paragraph in its last half, else of a sentence, else of a line, else of a word, else
-of a grapheme cluster, else of a token.
+a paragraph in its last half, else of a sentence there, else of a line there, else the
+last end of a word anywhere, else of a grapheme cluster, else of a token.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ def windows(
     windows hold every character that is not white space; none begins or ends with
     white space, and each ends after the one before. A window holds at most `max_tokens`
     of those tokens and `max_chars` characters, but at least what stands between two
-    edges (see `edges`). It shares at most `overlap` tokens, and less than half of its
-    own, with the window before it. A text without tokens has no windows.
+    edges (see `edges`). It shares at most `overlap` tokens with the one before it, and
+    less than half of that one's, in whole words. A text without tokens has no windows.
     """
     return _Cutter(text, offsets, max_tokens, overlap, max_chars).spans() if len(offsets) else []
 
@@ -70,14 +70,19 @@ class _Cutter:
 
     def _end(self, start: int, covered: int, reach: int) -> int:
         """Return the best end of a window: after `covered`, at most `reach`."""
-        tokens = self._edges.tokens
+        tokens, breaks = self._edges.tokens, self._breaks
+        least = max(covered, start) + 1
         half = (tokens[start] + tokens[reach] + 1) // 2
-        least = max(covered + 1, start + 1, int(np.searchsorted(tokens, half)))
-        breaks = self._breaks
-        for ends in (breaks.paragraphs, breaks.sentences, breaks.lines, breaks.words):
-            best = int(np.searchsorted(ends, reach, side="right")) - 1
-            if best >= 0 and ends[best] >= least:
-                return int(ends[best])
+        half_full = max(least, int(np.searchsorted(tokens, half)))
+        for ends, first in (
+            (breaks.paragraphs, half_full),
+            (breaks.sentences, half_full),
+            (breaks.lines, half_full),
+            (breaks.words, least),
+        ):
+            last = int(np.searchsorted(ends, reach, side="right")) - 1
+            if last >= 0 and ends[last] >= first:
+                return int(ends[last])
         candidates = range(reach, covered, -1)
         return next((edge for edge in candidates if self._is_whole(edge, start)), reach)
 
@@ -90,9 +95,7 @@ class _Cutter:
         least = max(start + 1, int(np.searchsorted(tokens, tokens[end] - shared)))
         words = self._breaks.words
         word = int(np.searchsorted(words, least))
-        if word < len(words) and words[word] < end:
-            return int(words[word])
-        return next((edge for edge in range(least, end) if self._is_whole(edge, start)), end)
+        return int(words[word]) if word < len(words) and words[word] < end else end
 
     def _is_whole(self, edge: int, start: int) -> bool:
         """Return whether an inner edge of a window from `start` cuts no grapheme cluster."""
