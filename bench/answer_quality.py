@@ -208,6 +208,7 @@ async def main() -> None:
     if sample:
         row("extractive, the sample", await evaluate(extractive, sample))
         model = TransformersBackend(settings, encoding=executors[1], decoding=executors[2])
+        await model.describe()
         await model.load()
         row(f"{model.name}, the sample", await evaluate(model, sample))
     for executor in executors:

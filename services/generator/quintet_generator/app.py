@@ -52,6 +52,6 @@ async def open_application(settings: GeneratorSettings) -> AsyncIterator[Applica
             register=lambda server: pb_grpc.add_GeneratorServiceServicer_to_server(
                 servicer, server
             ),
-            warm_up=engine.load,
+            warm_up=lambda: engine.load(load_all=settings.load_all),
             check=ready,
         )

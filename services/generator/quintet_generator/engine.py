@@ -31,8 +31,13 @@ class Backend(Protocol):
     name: str
     operation: str
 
-    async def load(self) -> ModelInfo:
-        """Make it ready and return what it is. May take long; called once."""
+    async def describe(self) -> ModelInfo:
+        """Return what the model is. Called once, at start."""
+        ...
+
+    async def load(self) -> None:
+        """Make it ready. May take long; a backend that is not loaded yet when
+        `generate` is called loads itself."""
         ...
 
     def generate(self, query: Query, template: PromptTemplate) -> AsyncGenerator[Event, None]:
@@ -52,10 +57,12 @@ class Engine:
         self._templates = templates
         self._infos: dict[str, ModelInfo] = {}
 
-    async def load(self) -> None:
-        """Load every backend."""
+    async def load(self, *, load_all: bool) -> None:
+        """Describe every backend, and load the default or all of them."""
         for backend in self._backends.values():
-            self._infos[backend.name] = await backend.load()
+            self._infos[backend.name] = await backend.describe()
+            if load_all or backend.name == self._default:
+                await backend.load()
 
     def models(self) -> list[ModelInfo]:
         """Return the models in their order of preference; the first is the default."""

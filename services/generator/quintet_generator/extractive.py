@@ -52,9 +52,12 @@ class ExtractiveBackend:
             tokenizer="",
         )
 
-    async def load(self) -> ModelInfo:
-        """Nothing to load."""
+    async def describe(self) -> ModelInfo:
+        """Return what ListModels tells."""
         return self._info
+
+    async def load(self) -> None:
+        """Nothing to load."""
 
     async def generate(self, query: Query, template: PromptTemplate) -> AsyncGenerator[Event, None]:
         """Yield each sentence and its citation. The template is not read."""

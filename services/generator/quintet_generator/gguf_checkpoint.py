@@ -7,12 +7,11 @@ The folder appears whole or not at all.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +23,7 @@ from gguf.quants import dequantize
 from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-RECIPE = 1
-"""Raised whenever the folder's contents change for the same GGUF file."""
-
-Progress = Callable[[int, int], None]
-"""Told after each tensor: how many are done, and of how many."""
+from quintet_generator.model_files import Progress
 
 _LAYER_TENSORS = {
     "attn_norm": "input_layernorm",
@@ -50,24 +45,14 @@ _CONTROL_TOKEN = 3
 """GGUF's token type for tokens with a meaning to the model, such as a turn's end."""
 
 
-def folder_for(gguf_file: Path, parent: Path) -> Path:
-    """Return the folder under `parent` that belongs to the file's contents."""
-    with gguf_file.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return parent / f"{gguf_file.stem.lower()}-{digest[:16]}-r{RECIPE}"
+def convert(gguf_file: Path, folder: Path, progress: Progress) -> None:
+    """Make `folder`, the transformers form of `gguf_file`, with weights in bfloat16.
 
-
-def prepare(gguf_file: Path, parent: Path, progress: Progress = lambda done, total: None) -> Path:
-    """Return the transformers folder of `gguf_file` under `parent`, made if absent.
-
-    Weights are bfloat16. Processes that do this at once each write a folder of
-    their own; the first to finish names it, the others drop theirs.
+    Processes that do this at once each write a folder of their own; the first to
+    finish gives it its name, the others drop theirs.
     """
-    folder = folder_for(gguf_file, parent)
-    if folder.is_dir():
-        return folder
-    parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=parent))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         _write(gguf_file, draft, progress)
         draft.chmod(0o755)  # mkdtemp's own 0700 would lock out the service's user
@@ -78,7 +63,6 @@ def prepare(gguf_file: Path, parent: Path, progress: Progress = lambda done, tot
                 raise
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-    return folder
 
 
 def _write(gguf_file: Path, folder: Path, progress: Progress) -> None:

@@ -6,7 +6,6 @@ a model does.
 
 from __future__ import annotations
 
-import hashlib
 import re
 import secrets
 from collections.abc import Iterator, Sequence
@@ -28,13 +27,11 @@ class LanguageModel:
 
     def __init__(self, name: str, folder: Path, *, dtype: str, threads: int) -> None:
         torch.set_num_threads(threads)
-        kind = _dtype(dtype)
         self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         model: Any = AutoModelForCausalLM.from_pretrained(
-            folder, local_files_only=True, dtype=kind, attn_implementation="sdpa"
+            folder, local_files_only=True, dtype=_dtype(dtype), attn_implementation="sdpa"
         )
         model.eval()
-        self.revision = _digest(folder, str(kind))
         self.context_tokens = int(model.config.max_position_embeddings)
         special = [it.content for it in self._tokenizer.added_tokens_decoder.values() if it.special]
         self._special = re.compile("|".join(map(re.escape, special)) or r"(?!)")
@@ -96,13 +93,3 @@ def _end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
     configured = model.generation_config.eos_token_id
     listed = configured if isinstance(configured, list) else [configured]
     return frozenset(it for it in [*listed, tokenizer.eos_token_id] if it is not None)
-
-
-def _digest(folder: Path, dtype: str) -> str:
-    """Return a digest of the folder's files and the dtype that they are used with."""
-    digest = hashlib.sha256(dtype.encode())
-    for path in sorted(folder.iterdir()):
-        if path.suffix in {".json", ".jinja", ".safetensors", ".model", ".txt"}:
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()

