@@ -49,7 +49,12 @@ class TransformersBackend:
     async def load(self) -> None:
         """Load the model, once, on the thread that will run it. Raises `ServiceError`
         OVERLOADED when the queue is full."""
-        await self._decoding.run(self._loaded)
+        await self._ready()
+
+    async def _ready(self) -> LanguageModel:
+        if self._model is not None:
+            return self._model
+        return await self._decoding.run(self._loaded)
 
     def _loaded(self) -> LanguageModel:
         # The one thread is lock enough: who comes second finds the model there, even
@@ -74,7 +79,7 @@ class TransformersBackend:
         Raises `ServiceError` INPUT_TOO_LONG before it takes a place in the queue, and
         OVERLOADED when the queue is full.
         """
-        model: LanguageModel = self._model or await self._decoding.run(self._loaded)
+        model = await self._ready()
         tokens = await self._encoding.run(
             lambda: model.encode(template.render(query.question, query.passages))
         )
