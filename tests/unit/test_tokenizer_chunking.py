@@ -148,3 +148,17 @@ def test_a_long_text_has_as_many_tokens_in_blocks_as_whole() -> None:
 def test_bytes_that_are_no_tokenizer_are_refused() -> None:
     with pytest.raises(ValueError):
         LoadedTokenizer(b"{}")
+
+
+def test_a_panic_of_the_library_is_an_ordinary_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    class PanicException(BaseException):
+        pass
+
+    class Panicking:
+        def encode_batch_fast(self, *_: object, **__: object) -> None:
+            raise PanicException
+
+    tokenizer = _byte_level()
+    monkeypatch.setattr(tokenizer, "_tokenizer", Panicking())
+    with pytest.raises(RuntimeError, match="panicked"):
+        tokenizer.count(["long enough for a batch" * 100])
