@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging as transformers_logging
 
 from quintet_generator.decoding import Decoder, Sampling
 from quintet_generator.detokenizer import IncrementalDetokenizer
@@ -27,6 +28,7 @@ class LanguageModel:
 
     def __init__(self, name: str, folder: Path, *, dtype: str, threads: int) -> None:
         torch.set_num_threads(threads)
+        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         model: Any = AutoModelForCausalLM.from_pretrained(
             folder, local_files_only=True, dtype=_dtype(dtype), attn_implementation="sdpa"
