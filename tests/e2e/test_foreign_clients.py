@@ -14,16 +14,16 @@ import pytest
 from google.protobuf import descriptor_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 from support.gateway import gateway_stub, new_collection
+from support.stack import TestStack
 
 from quintet.gateway.v1 import gateway_service_pb2 as pb
-from quintet_local.supervisor import Stack
 
 DOCUMENT = pb.Document(id="bees", content="Bees make honey. Ants make hills.")
 QUESTION = "What do bees make?"
 NODE_FOLDER = Path(__file__).parent / "node"
 
 
-async def test_buf_curl_asks_through_reflection(stack: Stack) -> None:
+async def test_buf_curl_asks_through_reflection(stack: TestStack) -> None:
     buf = Path(sys.executable).with_name("buf")
     async with gateway_stub(stack.gateway) as stub, new_collection(stub, [DOCUMENT]) as name:
         url = f"http://{stack.gateway}/quintet.gateway.v1.GatewayService/Ask"
@@ -41,7 +41,7 @@ async def test_buf_curl_asks_through_reflection(stack: Stack) -> None:
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
-async def test_a_node_client_asks_through_reflection(stack: Stack, tmp_path: Path) -> None:
+async def test_a_node_client_asks_through_reflection(stack: TestStack, tmp_path: Path) -> None:
     shutil.copytree(NODE_FOLDER, tmp_path, dirs_exist_ok=True)
     install = ["npm", "install", "--no-package-lock", "--no-audit", "--no-fund", "--prefer-offline"]
     subprocess.run(install, cwd=tmp_path, check=True, capture_output=True, timeout=120)
@@ -62,9 +62,11 @@ async def test_a_node_client_asks_through_reflection(stack: Stack, tmp_path: Pat
     assert asked.returncode == 0, asked.stderr
     whole, *events = map(json.loads, asked.stdout.splitlines())
     assert "honey" in whole["answer"]
-    assert events[0]["event"] == "passagesFound"
+    assert events[0]["event"] == "passages_found"
     assert events[-1]["event"] == "completed"
-    text = "".join(event["textDelta"]["text"] for event in events if event["event"] == "textDelta")
+    text = "".join(
+        event["text_delta"]["text"] for event in events if event["event"] == "text_delta"
+    )
     assert text == whole["answer"]
 
 

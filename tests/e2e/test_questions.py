@@ -11,11 +11,11 @@ import pytest
 from google.protobuf import json_format
 from google.protobuf.struct_pb2 import Struct, Value
 from support.gateway import gateway_stub, ingest, new_collection, reason
+from support.stack import TestStack
 
 from quintet.errors.v1 import error_reason_pb2
 from quintet.gateway.v1 import gateway_service_pb2 as pb
 from quintet.retriever.v1 import retriever_service_pb2 as retriever_pb
-from quintet_local.supervisor import Stack
 
 DOCUMENTS = [
     pb.Document(id=name, title=name, content=topics[name])
@@ -24,7 +24,7 @@ DOCUMENTS = [
 QUESTION = "What does the assert statement insert into a program?"
 
 
-async def test_an_answer_cites_verbatim_what_its_documents_say(stack: Stack) -> None:
+async def test_an_answer_cites_verbatim_what_its_documents_say(stack: TestStack) -> None:
     async with gateway_stub(stack.gateway) as stub, new_collection(stub, DOCUMENTS) as name:
         answer = await stub.Ask(pb.AskRequest(collection=name, question=QUESTION))
     assert answer.answer
@@ -47,7 +47,7 @@ async def test_an_answer_cites_verbatim_what_its_documents_say(stack: Stack) -> 
     assert answer.usage.embedding_tokens > 0
 
 
-async def test_a_stream_sends_passages_first_and_usage_and_trail_last(stack: Stack) -> None:
+async def test_a_stream_sends_passages_first_and_usage_and_trail_last(stack: TestStack) -> None:
     async with gateway_stub(stack.gateway) as stub, new_collection(stub, DOCUMENTS) as name:
         request = pb.AskRequest(collection=name, question=QUESTION)
         events = [event async for event in stub.AskStream(request)]
@@ -65,7 +65,7 @@ async def test_a_stream_sends_passages_first_and_usage_and_trail_last(stack: Sta
     assert len(completed.trail.trace_id) == 32
 
 
-async def test_the_local_model_streams_an_answer_too(stack: Stack) -> None:
+async def test_the_local_model_streams_an_answer_too(stack: TestStack) -> None:
     async with gateway_stub(stack.gateway) as stub, new_collection(stub, DOCUMENTS) as name:
         request = pb.AskRequest(
             collection=name,
@@ -83,7 +83,7 @@ async def test_the_local_model_streams_an_answer_too(stack: Stack) -> None:
 
 
 @pytest.mark.parametrize("mode", ["dense", "lexical", "hybrid"])
-async def test_every_mode_finds_the_right_document_first(stack: Stack, mode: str) -> None:
+async def test_every_mode_finds_the_right_document_first(stack: TestStack, mode: str) -> None:
     async with gateway_stub(stack.gateway) as stub, new_collection(stub, DOCUMENTS) as name:
         found = await stub.Search(
             pb.SearchRequest(
@@ -98,7 +98,7 @@ async def test_every_mode_finds_the_right_document_first(stack: Stack, mode: str
     assert [hit.score for hit in found.hits] == sorted((h.score for h in found.hits), reverse=True)
 
 
-async def test_a_filter_limits_passages_to_matching_documents(stack: Stack) -> None:
+async def test_a_filter_limits_passages_to_matching_documents(stack: TestStack) -> None:
     def document(name: str, kind: str) -> pb.Document:
         metadata = json_format.ParseDict({"kind": kind}, Struct())
         return pb.Document(id=name, content=f"The {name} fruit is {kind}.", metadata=metadata)
@@ -114,7 +114,7 @@ async def test_a_filter_limits_passages_to_matching_documents(stack: Stack) -> N
     assert [passage.hit.document_id for passage in answer.passages] == ["fig"]
 
 
-async def test_ingesting_again_changes_nothing_until_the_document_does(stack: Stack) -> None:
+async def test_ingesting_again_changes_nothing_until_the_document_does(stack: TestStack) -> None:
     document = pb.Document(id="a", title="A", content="Bees make honey.")
     async with gateway_stub(stack.gateway) as stub, new_collection(stub) as name:
         outcomes, versions = [], []
@@ -137,7 +137,7 @@ async def test_ingesting_again_changes_nothing_until_the_document_does(stack: St
     assert (collection.document_count, collection.chunk_count) == (1, 1)
 
 
-async def test_a_deleted_document_is_never_cited_again(stack: Stack) -> None:
+async def test_a_deleted_document_is_never_cited_again(stack: TestStack) -> None:
     documents = [
         pb.Document(id="one", content="The tower is 300 metres tall."),
         pb.Document(id="two", content="The tower was built in 1889."),
@@ -150,7 +150,7 @@ async def test_a_deleted_document_is_never_cited_again(stack: Stack) -> None:
     assert [document.id for document in listed.documents] == ["two"]
 
 
-async def test_a_refused_document_does_not_end_the_stream(stack: Stack) -> None:
+async def test_a_refused_document_does_not_end_the_stream(stack: TestStack) -> None:
     documents = [
         pb.Document(id="good", content="Good text."),
         pb.Document(id="empty", content="  \n "),
@@ -181,7 +181,7 @@ async def test_a_refused_document_does_not_end_the_stream(stack: Stack) -> None:
     assert [document.id for document in listed.documents] == ["good", "last"]
 
 
-async def test_a_caller_who_leaves_mid_ingest_leaves_whole_documents_only(stack: Stack) -> None:
+async def test_a_caller_who_leaves_mid_ingest_leaves_whole_documents_only(stack: TestStack) -> None:
     text = topics["try"]
 
     async def endless() -> Any:
@@ -205,7 +205,7 @@ async def test_a_caller_who_leaves_mid_ingest_leaves_whole_documents_only(stack:
     assert len({document.chunk_count for document in stored.values()}) == 1
 
 
-async def test_a_caller_who_leaves_mid_answer_frees_the_generator(stack: Stack) -> None:
+async def test_a_caller_who_leaves_mid_answer_frees_the_generator(stack: TestStack) -> None:
     async with gateway_stub(stack.gateway) as stub, new_collection(stub, DOCUMENTS) as name:
         request = pb.AskRequest(
             collection=name, question=QUESTION, model="smollm2-135m-instruct", max_tokens=2_000
@@ -248,19 +248,22 @@ BAD_QUESTIONS = {
 
 
 @pytest.mark.parametrize("what", BAD_QUESTIONS)
-async def test_a_bad_question_gets_a_typed_error(stack: Stack, what: str) -> None:
+async def test_a_bad_question_gets_a_typed_error(stack: TestStack, what: str) -> None:
     request, expected = BAD_QUESTIONS[what]
     documents = [pb.Document(id="a", content="Some text on what is what.")]
     async with gateway_stub(stack.gateway) as stub, new_collection(stub, documents) as name:
         request = pb.AskRequest.FromString(request.SerializeToString())
         request.collection = request.collection.replace("{}", name)
-        for call in (stub.Ask(request), stub.AskStream(request).read()):
-            with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await call
-            assert reason(caught.value) == expected
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.Ask(request)
+        assert reason(caught.value) == expected
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            async for _ in stub.AskStream(request):
+                pass
+        assert reason(caught.value) == expected
 
 
-async def test_a_question_to_an_empty_collection_is_refused_honestly(stack: Stack) -> None:
+async def test_a_question_to_an_empty_collection_is_refused_honestly(stack: TestStack) -> None:
     async with gateway_stub(stack.gateway) as stub, new_collection(stub) as name:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await stub.Ask(pb.AskRequest(collection=name, question="Anything?"))
@@ -268,7 +271,7 @@ async def test_a_question_to_an_empty_collection_is_refused_honestly(stack: Stac
     assert reason(caught.value) == "NO_PASSAGES"
 
 
-async def test_a_page_token_of_another_query_is_refused(stack: Stack) -> None:
+async def test_a_page_token_of_another_query_is_refused(stack: TestStack) -> None:
     documents = [pb.Document(id=f"d{number}", content="Text.") for number in range(3)]
     async with (
         gateway_stub(stack.gateway) as stub,
@@ -290,14 +293,14 @@ async def test_a_page_token_of_another_query_is_refused(stack: Stack) -> None:
             assert reason(caught.value) == "INVALID_PAGE_TOKEN"
 
 
-async def test_a_deadline_that_has_passed_ends_the_question(stack: Stack) -> None:
+async def test_a_deadline_that_has_passed_ends_the_question(stack: TestStack) -> None:
     async with gateway_stub(stack.gateway) as stub, new_collection(stub, DOCUMENTS) as name:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await stub.Ask(pb.AskRequest(collection=name, question=QUESTION), timeout=0.002)
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
-async def test_collections_are_made_once_listed_and_deleted(stack: Stack) -> None:
+async def test_collections_are_made_once_listed_and_deleted(stack: TestStack) -> None:
     async with gateway_stub(stack.gateway) as stub:
         async with new_collection(stub) as name:
             again = await stub.CreateCollection(pb.CreateCollectionRequest(name=name))
@@ -315,7 +318,7 @@ async def test_collections_are_made_once_listed_and_deleted(stack: Stack) -> Non
         assert reason(caught.value) == "COLLECTION_NOT_FOUND"
 
 
-async def test_a_collection_made_anew_is_asked_anew(stack: Stack) -> None:
+async def test_a_collection_made_anew_is_asked_anew(stack: TestStack) -> None:
     document = pb.Document(id="a", content="The capital of France is Paris.")
     async with gateway_stub(stack.gateway) as stub, new_collection(stub, [document]) as name:
         question = pb.AskRequest(collection=name, question="What is the capital of France?")
@@ -327,7 +330,7 @@ async def test_a_collection_made_anew_is_asked_anew(stack: Stack) -> None:
         await stub.CreateCollection(pb.CreateCollectionRequest(name=name))
 
 
-async def test_status_names_every_service_and_its_models(stack: Stack) -> None:
+async def test_status_names_every_service_and_its_models(stack: TestStack) -> None:
     async with gateway_stub(stack.gateway) as stub:
         status = await stub.GetStatus(pb.GetStatusRequest())
     states = {service.service: service for service in status.services}

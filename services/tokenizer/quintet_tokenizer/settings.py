@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from pydantic import Field, model_validator
@@ -24,6 +25,10 @@ class Settings(ServiceSettings):
     """Further models, as a JSON mapping of name to a folder that holds a
     tokenizer.json, or to such a file. The embedded all-MiniLM-L6-v2 is always there,
     unless this names another by its name."""
+    prepared_dir: Path = Path(sys.prefix) / "share" / "quintet" / "models"
+    """Folder of the models that were prepared after the installation. Each of its
+    folders `<name>.<what else tells it apart>` that holds a tokenizer.json is served
+    too, under its name."""
     default_model: str = EMBEDDED_MODEL
     """Model of requests that name none."""
     loaded_models: int = Field(8, ge=2, le=1_000)

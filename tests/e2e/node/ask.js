@@ -36,10 +36,11 @@ function describe(symbol) {
     const call = client.ServerReflectionInfo();
     call.on("error", reject);
     call.on("data", (response) => {
-      resolve(response.fileDescriptorResponse.fileDescriptorProto);
+      if (response.error_response) return reject(new Error(response.error_response.error_message));
+      resolve(response.file_descriptor_response.file_descriptor_proto);
       call.end();
     });
-    call.write({ fileContainingSymbol: symbol });
+    call.write({ file_containing_symbol: symbol });
   });
 }
 
