@@ -47,7 +47,10 @@ class Connection:
     async def health(self) -> bool:
         """Ask the service whether it is SERVING; raises AioRpcError if it is away."""
         response = await health_pb2_grpc.HealthStub(self._plain).Check(
-            health_pb2.HealthCheckRequest(service=self.service), timeout=HEALTH_SECONDS
+            health_pb2.HealthCheckRequest(service=self.service),
+            timeout=HEALTH_SECONDS,
+            # It may be between two attempts to connect to a service that is back.
+            wait_for_ready=True,
         )
         return bool(response.status == health_pb2.HealthCheckResponse.SERVING)
 

@@ -1,0 +1,161 @@
+"""Client channels: load balancing, health checking and retries, over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from typing import Any
+
+import grpc
+import pytest
+
+from quintet.tokenizer.v1 import tokenizer_service_pb2 as pb
+from quintet.tokenizer.v1.tokenizer_service_pb2_grpc import (
+    TokenizerServiceServicer,
+    TokenizerServiceStub,
+    add_TokenizerServiceServicer_to_server,
+)
+from quintet_servicekit.channel import Peer, open_channel
+from quintet_servicekit.errors import Reason, ServiceError
+from quintet_servicekit.server import Application, RunningServer
+from quintet_servicekit.settings import ChannelSettings, ServiceSettings
+
+SERVICE = "quintet.tokenizer.v1.TokenizerService"
+
+
+class Replica(TokenizerServiceServicer):
+    """Answers with its name, after failing as often as it is told to."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.healthy = True
+        self.failures = 0
+        self.calls = 0
+
+    async def Count(self, request: pb.CountRequest, context: Any) -> pb.CountResponse:
+        self.calls += 1
+        if self.failures:
+            self.failures -= 1
+            raise ServiceError(Reason.DEPENDENCY_UNAVAILABLE, "not now", retry_after=0.01)
+        return pb.CountResponse(model=self.name)
+
+    async def check(self) -> None:
+        if not self.healthy:
+            raise ServiceError(Reason.DEPENDENCY_UNAVAILABLE, "ill")
+
+    async def Encode(self, request: Any, context: Any) -> Any:
+        raise AssertionError
+
+    Decode = Truncate = Chunk = ListModels = Encode
+
+
+def registered(replica: Replica, server: grpc.aio.Server) -> None:
+    add_TokenizerServiceServicer_to_server(replica, server)
+
+
+async def nothing() -> None:
+    return None
+
+
+@asynccontextmanager
+async def replicas(*names: str) -> AsyncIterator[tuple[list[Replica], str]]:
+    """Run replicas; yield them and a target that names all their addresses."""
+    async with AsyncExitStack() as stack:
+        running, ports = [], []
+        for name in names:
+            replica = Replica(name)
+            application = Application(
+                SERVICE, partial(registered, replica), warm_up=nothing, check=replica.check
+            )
+            settings = ServiceSettings(drain_seconds=0, probe_interval_seconds=0.02)
+            server = await stack.enter_async_context(RunningServer(settings, application))
+            stop = asyncio.Event()
+            task = asyncio.create_task(server.until(stop))
+            stack.push_async_callback(asyncio.wait_for, task, 5)
+            stack.callback(stop.set)
+            await server.ready()
+            running.append(replica)
+            ports.append(server.port)
+        yield running, "ipv4:" + ",".join(f"127.0.0.1:{port}" for port in ports)
+
+
+async def count(stub: Any, timeout: float = 5) -> str:
+    response = await Peer("tokenizer", SERVICE).unary(
+        "Count", stub.Count, pb.CountRequest(), timeout=timeout
+    )
+    return str(response.model)
+
+
+async def test_calls_are_spread_over_all_addresses() -> None:
+    async with (
+        replicas("a", "b") as (_, target),
+        open_channel(target, SERVICE, ChannelSettings()) as channel,
+    ):
+        stub = TokenizerServiceStub(channel)
+        await count(stub)
+        await asyncio.sleep(0.2)
+        served = Counter([await count(stub) for _ in range(20)])
+    assert served == {"a": 10, "b": 10}
+
+
+async def test_a_replica_that_is_not_serving_gets_no_calls() -> None:
+    async with (
+        replicas("a", "b") as ((ill, _), target),
+        open_channel(target, SERVICE, ChannelSettings()) as channel,
+    ):
+        stub = TokenizerServiceStub(channel)
+        await count(stub)
+        ill.healthy = False
+        await asyncio.sleep(0.3)
+        assert Counter([await count(stub) for _ in range(10)]) == {"b": 10}
+        ill.healthy = True
+        await asyncio.sleep(0.3)
+        assert Counter([await count(stub) for _ in range(10)]) == {"a": 5, "b": 5}
+
+
+async def test_an_unavailable_call_is_tried_again_a_bounded_number_of_times() -> None:
+    async with replicas("a") as ((replica,), target):
+        settings = ChannelSettings(max_attempts=3)
+        async with open_channel(target, SERVICE, settings) as channel:
+            stub = TokenizerServiceStub(channel)
+            replica.failures = 2
+            assert await count(stub) == "a"
+            assert replica.calls == 3
+            replica.failures, replica.calls = 100, 0
+            with pytest.raises(ServiceError) as caught:
+                await count(stub)
+            assert caught.value.message == "not now"
+            assert replica.calls == 3
+
+
+async def test_retries_stop_when_they_are_a_large_share_of_all_calls() -> None:
+    async with (
+        replicas("a") as ((replica,), target),
+        open_channel(target, SERVICE, ChannelSettings(max_attempts=3)) as channel,
+    ):
+        stub = TokenizerServiceStub(channel)
+        replica.failures = 1_000
+        for _ in range(30):
+            with pytest.raises(ServiceError):
+                await count(stub)
+    # Without throttling there would be 90.
+    assert replica.calls < 55
+
+
+async def test_a_service_that_nobody_runs_is_unavailable_at_once() -> None:
+    async with serving_port() as port:
+        pass
+    async with open_channel(f"127.0.0.1:{port}", SERVICE, ChannelSettings()) as channel:
+        with pytest.raises(ServiceError) as caught:
+            await count(TokenizerServiceStub(channel))
+    assert caught.value.reason is Reason.DEPENDENCY_UNAVAILABLE
+    assert caught.value.metadata == {"dependency": "tokenizer"}
+
+
+@asynccontextmanager
+async def serving_port() -> AsyncIterator[int]:
+    async with replicas("gone") as (_, target):
+        yield int(target.rsplit(":", 1)[1])
