@@ -45,6 +45,11 @@ def test_two_preparations_at_once_leave_one_whole_folder(
     assert (folder / "model.safetensors").read_bytes() == b"weights"
 
 
+def test_a_prepared_folder_begins_with_the_models_name() -> None:
+    settings = GeneratorSettings()
+    assert prepare_packaged(settings.model_dir).name.split(".")[0] == settings.served_name
+
+
 def test_another_file_gets_another_folder(tmp_path: Path) -> None:
     source = tmp_path / "model.gguf"
     source.write_bytes(b"one")

@@ -85,7 +85,11 @@ def prepare_packaged(model_dir: Path, progress: Progress = lambda done, total: N
 
 
 def folder_for(gguf_file: Path, parent: Path) -> Path:
-    """Return the folder under `parent` that belongs to the file's contents."""
+    """Return the folder under `parent` that belongs to the file's contents.
+
+    What stands before its first dot is the model's name; the tokenizer service reads
+    it there and serves the same tokenizer by it.
+    """
     return parent / f"{gguf_file.stem.lower()}-{_digest(gguf_file).hex()[:16]}-r{_RECIPE}"
 
 
