@@ -288,3 +288,23 @@ async def test_calls_are_counted_by_method_and_code() -> None:
         with pytest.raises(grpc.aio.AioRpcError):
             await stub.Generate(generator_pb.GenerateRequest())
     assert REGISTRY.get_sample_value("grpc_server_handled_total", labels) == before + 1
+
+
+async def test_a_probe_that_swallows_a_cancellation_does_not_hang_the_end() -> None:
+    swallowed = asyncio.Event()
+
+    async def check() -> None:
+        if not swallowed.is_set():
+            try:
+                await asyncio.sleep(30)
+            except asyncio.CancelledError:
+                swallowed.set()
+
+    settings = ServiceSettings(drain_seconds=0, probe_interval_seconds=60)
+    async with RunningServer(settings, application(Scripted(nothing), check)) as server:
+        stop = asyncio.Event()
+        running = asyncio.create_task(server.until(stop))
+        await asyncio.sleep(0.1)
+        stop.set()
+        assert await asyncio.wait_for(running, timeout=5) == 0
+    assert swallowed.is_set()

@@ -170,6 +170,24 @@ async def test_documents_are_listed_by_id_in_pages_through_a_filter(stub: Stub, 
     assert exact.next_page_token == ""
 
 
+async def test_a_page_of_large_documents_stays_below_what_clients_accept(
+    stub: Stub, name: str
+) -> None:
+    names = [f"{i:03}" for i in range(100)]
+    for first in range(0, 100, 50):
+        await upsert(stub, name, *[document(it, a="x" * 65_000) for it in names[first:][:50]])
+    request = pb.ListDocumentsRequest(collection=name, page_size=1000)
+    found = []
+    while True:
+        page = await stub.ListDocuments(request)
+        assert page.ByteSize() < 4 * 2**20
+        found += [it.id for it in page.documents]
+        if not page.next_page_token:
+            break
+        request.page_token = page.next_page_token
+    assert found == names
+
+
 async def test_a_token_of_another_listing_is_refused(stub: Stub, name: str) -> None:
     other = (await create(stub, new_name())).name
     await upsert(stub, name, document("a"), document("b"))

@@ -55,9 +55,9 @@ async def ends_well(call: Any) -> Any:
 
 
 @asynccontextmanager
-async def listening(url: str) -> AsyncIterator[grpc.aio.Channel]:
+async def listening(url: str, **settings_: Any) -> AsyncIterator[grpc.aio.Channel]:
     """Yield a channel to a retriever that listens, whether or not it is ready."""
-    settings = settings_for(url, pool_timeout_seconds=0.5)
+    settings = settings_for(url, pool_timeout_seconds=0.5, **settings_)
     async with (
         open_application(settings) as application,
         RunningServer(settings, application) as server,
@@ -183,6 +183,19 @@ async def test_a_writer_who_waits_too_long_for_another_can_repeat(database_url: 
         assert error.code is grpc.StatusCode.ABORTED
         (result,) = await upsert(stub, "c", document("d"))
         assert result.version == 2
+
+
+async def test_a_retriever_with_all_connections_busy_stays_serving(database_url: str) -> None:
+    busy = {"pool_min_size": 1, "pool_max_size": 1}
+    async with listening(database_url, **busy) as channel:
+        await becomes(channel, health_pb2.HealthCheckResponse.SERVING)
+        stub: Stub = pb_grpc.RetrieverServiceStub(channel)
+        await create(stub, "c")
+        with locked(database_url, LOCK_CHUNKS):
+            searching = asyncio.ensure_future(stub.Search(SEARCH))
+            await asyncio.sleep(2.2)
+            assert await health(channel) == health_pb2.HealthCheckResponse.SERVING
+        await searching
 
 
 async def test_more_calls_than_connections_wait_and_too_many_are_refused(

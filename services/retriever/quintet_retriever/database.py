@@ -77,7 +77,13 @@ class Database:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._pool = AsyncConnectionPool[Connection](
+        self._pool = self._new_pool("retriever", settings.pool_min_size, settings.pool_max_size)
+        # A connection that no call can take: a busy database is not an absent one.
+        self._probe = self._new_pool("probe", 1, 1)
+
+    def _new_pool(self, name: str, least: int, most: int) -> AsyncConnectionPool[Connection]:
+        settings = self._settings
+        return AsyncConnectionPool[Connection](
             settings.database_url.get_secret_value(),
             kwargs={
                 "autocommit": True,
@@ -88,8 +94,8 @@ class Database:
                 "keepalives_idle": 10,
                 "tcp_user_timeout": 10_000,
             },
-            min_size=settings.pool_min_size,
-            max_size=settings.pool_max_size,
+            min_size=least,
+            max_size=most,
             timeout=settings.pool_timeout_seconds,
             max_waiting=settings.pool_max_waiting,
             # The pool tries again after 1, 2, 4 ... seconds; giving up early and
@@ -97,22 +103,24 @@ class Database:
             reconnect_timeout=1.0,
             configure=self._configure,
             check=self._check,
-            name="retriever",
+            name=name,
             open=False,
         )
 
     async def open(self) -> None:
         """Begin to connect. The extension must be there: migrate first."""
         await self._pool.open()
+        await self._probe.open()
 
     async def close(self) -> None:
         """Close all connections."""
         await self._pool.close()
+        await self._probe.close()
 
     async def ping(self) -> None:
         """Raise `ServiceError` DEPENDENCY_UNAVAILABLE unless the database answers."""
         try:
-            async with self._pool.connection() as connection:
+            async with self._probe.connection() as connection:
                 await connection.execute("SELECT 1")
         except psycopg.Error as error:
             raise _unavailable() from error

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from google.protobuf import struct_pb2, timestamp_pb2
 
 from quintet.retriever.v1 import retriever_service_pb2 as pb
 from quintet_retriever.models import Collection, Document, Hit, Metadata, Mode, WrittenDocument
+
+MAX_PAGE_BYTES = 3 * 2**20
+"""Most bytes of a page of documents, whose metadata may be 64 KiB each. gRPC's
+clients accept messages of 4 MiB unless they are told otherwise."""
 
 MODES = {
     Mode.DENSE: pb.SEARCH_MODE_DENSE,
@@ -44,6 +49,19 @@ def document_message(document: Document) -> pb.Document:
         chunk_count=document.chunk_count,
         content_length=document.content_length,
     )
+
+
+def page_of_documents(documents: Sequence[Document]) -> list[pb.Document]:
+    """Return the messages of the first documents, at least one, that fit a page."""
+    messages: list[pb.Document] = []
+    size = 0
+    for document in documents:
+        message = document_message(document)
+        size += message.ByteSize()
+        if messages and size > MAX_PAGE_BYTES:
+            break
+        messages.append(message)
+    return messages
 
 
 def upserted_message(written: WrittenDocument) -> pb.UpsertedDocument:

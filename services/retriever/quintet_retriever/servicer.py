@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import grpc
 
@@ -16,7 +15,6 @@ from quintet_retriever.pages import key_of_token, page_token
 from quintet_retriever.settings import Settings
 
 Context = grpc.aio.ServicerContext[Any, Any]
-Item = TypeVar("Item")
 
 
 class RetrieverServicer(pb_grpc.RetrieverServiceServicer):
@@ -48,10 +46,12 @@ class RetrieverServicer(pb_grpc.RetrieverServiceServicer):
         """See the contract."""
         size = requests.page_size(request.page_size)
         after = key_of_token(request.page_token, "collections")
-        found, more = _cut(await self._engine.list_collections(after, size + 1), size)
+        found = await self._engine.list_collections(after, size + 1)
+        page = found[:size]
+        more = len(found) > len(page)
         return pb.ListCollectionsResponse(
-            collections=map(responses.collection_message, found),
-            next_page_token=page_token(found[-1].name, "collections") if more else "",
+            collections=map(responses.collection_message, page),
+            next_page_token=page_token(page[-1].name, "collections") if more else "",
         )
 
     async def DeleteCollection(
@@ -91,12 +91,11 @@ class RetrieverServicer(pb_grpc.RetrieverServiceServicer):
         condition = parse_filter(request.filter) if request.HasField("filter") else None
         query = ("documents", collection, request.filter.SerializeToString(deterministic=True))
         after = key_of_token(request.page_token, *query)
-        found, more = _cut(
-            await self._engine.list_documents(collection, after, size + 1, condition), size
-        )
+        found = await self._engine.list_documents(collection, after, size + 1, condition)
+        page = responses.page_of_documents(found[:size])
+        more = len(found) > len(page)
         return pb.ListDocumentsResponse(
-            documents=map(responses.document_message, found),
-            next_page_token=page_token(found[-1].id, *query) if more else "",
+            documents=page, next_page_token=page_token(page[-1].id, *query) if more else ""
         )
 
     async def DeleteDocument(
@@ -114,8 +113,3 @@ class RetrieverServicer(pb_grpc.RetrieverServiceServicer):
         return pb.SearchResponse(
             hits=map(responses.hit_message, hits), mode=responses.MODES[search.mode]
         )
-
-
-def _cut(found: Sequence[Item], size: int) -> tuple[Sequence[Item], bool]:
-    """Return at most `size` items, and whether there are more of them."""
-    return found[:size], len(found) > size

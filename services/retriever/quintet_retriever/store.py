@@ -31,7 +31,11 @@ from quintet_retriever.search_sql import index_settings, search_statement
 from quintet_retriever.settings import Settings
 from quintet_retriever.tables import Tables
 
-_COLLECTION = sql.SQL("SELECT * FROM retriever.collection")
+# Columns by name: a later version's new one must not upset a prepared statement.
+_COLLECTION = sql.SQL(
+    "SELECT id, name, embedding_model, embedding_revision, dimension, description,"
+    " create_time, document_count, chunk_count FROM retriever.collection"
+)
 
 _DOCUMENT_COLUMNS = sql.SQL(
     "d.id, d.title, d.content_length, d.content_hash, d.metadata, d.version,"
