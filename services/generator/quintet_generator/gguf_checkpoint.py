@@ -2,15 +2,11 @@
 
 transformers can read GGUF itself, but takes some twenty seconds for it at every
 start. Here it is done once, and the service then loads plain safetensors.
-The folder appears whole or not at all.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -46,26 +42,7 @@ _CONTROL_TOKEN = 3
 
 
 def convert(gguf_file: Path, folder: Path, progress: Progress) -> None:
-    """Make `folder`, the transformers form of `gguf_file`, with weights in bfloat16.
-
-    Processes that do this at once each write a folder of their own; the first to
-    finish gives it its name, the others drop theirs.
-    """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        _write(gguf_file, draft, progress)
-        draft.chmod(0o755)  # mkdtemp's own 0700 would lock out the service's user
-        try:
-            draft.rename(folder)
-        except OSError:
-            if not folder.is_dir():
-                raise
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-
-
-def _write(gguf_file: Path, folder: Path, progress: Progress) -> None:
+    """Write the transformers form of `gguf_file` into `folder`, weights in bfloat16."""
     reader = GGUFReader(gguf_file)
     fields = {name: field.contents() for name, field in reader.fields.items()}
     if fields["general.architecture"] != "llama" or fields["tokenizer.ggml.pre"] != "smollm":
@@ -82,11 +59,6 @@ def _write(gguf_file: Path, folder: Path, progress: Progress) -> None:
         weights[name] = torch.from_numpy(values.copy()).to(torch.bfloat16)
         progress(done, len(reader.tensors))
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    for path in folder.iterdir():
-        # The rename may reach the disk before the contents do, unless they are sent first.
-        descriptor = os.open(path, os.O_RDONLY)
-        os.fsync(descriptor)
-        os.close(descriptor)
 
 
 def _write_json(path: Path, value: object) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from quintet_generator.models import ModelInfo
 from quintet_generator.settings import GeneratorSettings
 from quintet_servicekit import telemetry
+from quintet_servicekit.folders import made_whole
 
 Progress = Callable[[int, int], None]
 """Told after each tensor of a preparation: how many are done, and of how many."""
@@ -78,7 +79,7 @@ def prepare_packaged(model_dir: Path, progress: Progress = lambda done, total: N
 
         telemetry.logger().info("preparing the packaged model", folder=str(folder))
         began = time.perf_counter()
-        convert(gguf_file, folder, progress)
+        made_whole(folder, lambda draft: convert(gguf_file, draft, progress))
         seconds = round(time.perf_counter() - began, 1)
         telemetry.logger().info("prepared the packaged model", seconds=seconds)
     return folder
