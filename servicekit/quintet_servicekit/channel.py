@@ -74,6 +74,9 @@ def open_channel(
         target,
         options=[
             ("grpc.service_config", json.dumps(config)),
+            # Services are reached directly: a proxy that leads out of the network
+            # (http_proxy) knows none of them.
+            ("grpc.enable_http_proxy", 0),
             ("grpc.keepalive_time_ms", int(settings.keepalive_seconds * 1000)),
             ("grpc.keepalive_timeout_ms", 5_000),
             ("grpc.keepalive_permit_without_calls", 1),

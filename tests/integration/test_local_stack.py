@@ -21,6 +21,10 @@ from support.stack import START_SECONDS, TestStack, stack_in_thread
 from quintet_local.postgres import NAME
 from quintet_local.state import AlreadyRunningError, find_stack
 from quintet_local.supervisor import SERVICES
+from quintet_servicekit.channel import open_channel
+from quintet_servicekit.settings import ChannelSettings
+
+GATEWAY = "quintet.gateway.v1.GatewayService"
 
 KILLED = """
 import asyncio, json, sys
@@ -103,6 +107,17 @@ def test_every_service_serves_its_metrics(revived: TestStack) -> None:
     for name in SERVICES:
         with urlopen(revived.endpoints[name]["metrics"], timeout=5) as response:
             assert b"grpc_server_in_flight" in response.read()
+
+
+async def test_callers_reach_the_gateway_past_a_proxy(
+    revived: TestStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    async with open_channel(revived.gateway, GATEWAY, ChannelSettings()) as channel:
+        health = health_pb2_grpc.HealthStub(channel)
+        answer = await health.Check(health_pb2.HealthCheckRequest(), timeout=10)
+    assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
 
 def test_a_stack_is_found_by_its_folder_and_shows_no_password(revived: TestStack) -> None:

@@ -167,7 +167,7 @@ async def running_stack(
     settings = settings or LocalSettings()
     values = {**os.environ, **(environment or {})}
     # Our own calls stay on this machine, whatever proxy leads out of it.
-    hosts = [values.get("no_proxy", ""), "127.0.0.1", "localhost"]
+    hosts = [values.get("no_proxy") or values.get("NO_PROXY"), "127.0.0.1", "localhost"]
     values["no_proxy"] = ",".join(filter(None, hosts))
     with locked(state_dir) as folder:
         async with AsyncExitStack() as resources:
