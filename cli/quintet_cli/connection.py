@@ -12,7 +12,7 @@ import grpc
 
 from quintet.gateway.v1.gateway_service_pb2_grpc import GatewayServiceStub
 from quintet_cli.errors import CliError
-from quintet_cli.settings import CHANNEL_PREFIX, Settings
+from quintet_cli.settings import Settings
 from quintet_servicekit.channel import Peer, open_channel
 from quintet_servicekit.settings import ChannelSettings
 
@@ -72,9 +72,7 @@ async def connected(settings: Settings) -> AsyncIterator[Gateway]:
     first call.
     """
     address = settings.address or local_address(settings.state_dir)
-    channel = open_channel(
-        address, SERVICE, ChannelSettings(_env_prefix=CHANNEL_PREFIX), only_healthy=False
-    )
+    channel = open_channel(address, SERVICE, ChannelSettings(), only_healthy=False)
     async with channel:
         yield Gateway(channel, settings.timeout)
 

@@ -11,7 +11,6 @@ import re
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 
 from quintet_cli import html
@@ -183,7 +182,6 @@ def read(source: Source) -> Document | Rejected:
             "path": source.id,
             "type": kind,
             "size": len(data),
-            "modified": datetime.fromtimestamp(status.st_mtime, UTC).isoformat(timespec="seconds"),
         },
     )
 

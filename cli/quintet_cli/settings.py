@@ -20,8 +20,6 @@ TIMEOUT = "QUINTET_TIMEOUT"
 GRPC_VERBOSITY = "GRPC_VERBOSITY"
 """What gRPC's own library logs to standard error; "NONE" unless the user says
 otherwise, because each failure is told by us, and in JSON where asked for."""
-CHANNEL_PREFIX = "QUINTET_CHANNEL_"
-"""Prefix of the variables of `quintet_servicekit.settings.ChannelSettings`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ Values come from environment variables with the service's prefix
 
 from __future__ import annotations
 
-from pydantic import AliasChoices, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -42,10 +42,10 @@ class ServiceSettings(BaseSettings):
     """Calls in flight beyond which gRPC answers RESOURCE_EXHAUSTED at once."""
 
 
-class ChannelSettings(BaseSettings):
-    """How a client reaches a service."""
+class ChannelSettings(BaseModel):
+    """How a client reaches a service. Part of a client's own settings."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True)
 
     keepalive_seconds: float = Field(30.0, ge=10, le=3600)
     """Idle time after which a connection is probed, so that a dead peer is noticed."""
@@ -54,5 +54,6 @@ class ChannelSettings(BaseSettings):
     outlast every deadline after a restart."""
     max_attempts: int = Field(3, ge=1, le=5)
     """Attempts of a call that ends UNAVAILABLE before its first response."""
-    max_message_bytes: int = Field(16 * 2**20, ge=2**10, le=2**30)
-    """Largest message that is received."""
+    max_message_bytes: int = Field(64 * 2**20, ge=2**10, le=2**30)
+    """Largest message that is sent or received: the largest document with its chunks
+    and vectors."""

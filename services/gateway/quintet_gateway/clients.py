@@ -78,7 +78,6 @@ class Services:
 @asynccontextmanager
 async def open_services(settings: Settings) -> AsyncIterator[Services]:
     """Open the connections; they connect when first used, and again after a loss."""
-    channel_settings = ChannelSettings(max_message_bytes=settings.max_message_bytes)
     async with AsyncExitStack() as stack:
         connections: dict[str, Connection] = {}
         for name, address in (
@@ -87,7 +86,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             ("retriever", settings.retriever_address),
             ("generator", settings.generator_address),
         ):
-            connections[name] = Connection(name, address, channel_settings)
+            connections[name] = Connection(name, address, settings.channel)
             stack.push_async_callback(connections[name].close)
         channels: dict[str, Any] = {name: it.channel for name, it in connections.items()}
         yield Services(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from quintet_servicekit.settings import ServiceSettings
+from quintet_servicekit.settings import ChannelSettings, ServiceSettings
 
 MIB = 2**20
 
@@ -14,7 +14,11 @@ class Settings(ServiceSettings):
     """Where the services are, and the bounds of a question and a document."""
 
     model_config = SettingsConfigDict(
-        env_prefix="QUINTET_GATEWAY_", frozen=True, extra="ignore", populate_by_name=True
+        env_prefix="QUINTET_GATEWAY_",
+        env_nested_delimiter="__",
+        frozen=True,
+        extra="ignore",
+        populate_by_name=True,
     )
 
     max_message_bytes: int = Field(64 * MIB, ge=2**10, le=2**30)
@@ -29,6 +33,9 @@ class Settings(ServiceSettings):
     """Address of the retriever."""
     generator_address: str = "localhost:50054"
     """Address of the generator."""
+
+    channel: ChannelSettings = ChannelSettings()
+    """How the services are reached, for instance `QUINTET_GATEWAY_CHANNEL__MAX_ATTEMPTS`."""
 
     ask_seconds: float = Field(30.0, gt=0, le=600)
     """Deadline of a question, and of every other unary call, whose caller gave none."""
