@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator
 from itertools import pairwise
 from pathlib import Path
@@ -36,6 +37,7 @@ async def channel(tmp_path: Path) -> AsyncIterator[grpc.aio.Channel]:
     broken.write_text("{}")
     settings = Settings(
         models={"by-file": get_model_path() / "tokenizer.json", "broken": broken},
+        prepared_dir=tmp_path / "prepared",
         max_batch=4,
         max_chars=200_000,
         max_encode_chars=1_000,
@@ -330,3 +332,17 @@ def test_settings_that_contradict_each_other_are_refused() -> None:
         Settings(default_model="none")
     with pytest.raises(ValidationError, match="chunk_overlap_tokens"):
         Settings(chunk_max_tokens=20, chunk_overlap_tokens=10)
+
+
+async def test_a_model_that_was_prepared_is_served_by_its_name(tmp_path: Path) -> None:
+    prepared = tmp_path / "some-model.q8-0123-r1"
+    prepared.mkdir()
+    shutil.copy(get_model_path() / "tokenizer.json", prepared)
+    (tmp_path / "no-tokenizer.here").mkdir()
+    settings = Settings(prepared_dir=tmp_path, drain_seconds=1, probe_interval_seconds=0.05)
+    async with open_application(settings) as application, serving(application, settings) as channel:
+        stub: TokenizerServiceAsyncStub = TokenizerServiceStub(channel)
+        models = (await stub.ListModels(pb.ListModelsRequest())).models
+        counted = await stub.Count(pb.CountRequest(model="some-model", texts=["hello"]))
+    assert [model.name for model in models] == [MODEL, "some-model"]
+    assert list(counted.counts) == [1]

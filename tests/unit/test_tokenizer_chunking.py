@@ -162,3 +162,9 @@ def test_a_panic_of_the_library_is_an_ordinary_error(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(tokenizer, "_tokenizer", Panicking())
     with pytest.raises(RuntimeError, match="panicked"):
         tokenizer.count(["long enough for a batch" * 100])
+
+
+def test_a_word_whose_parts_have_more_tokens_than_it_had_is_left_out() -> None:
+    (result,) = truncate_texts(["0 internationalization"], TOKENIZER, max_tokens=1, side=Side.START)
+    assert result.tokens <= 1
+    assert result.span.end == len("0 internationalization")

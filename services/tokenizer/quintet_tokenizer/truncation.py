@@ -44,4 +44,4 @@ def _truncate(
         if count <= max_tokens:
             return Truncated(span, count, original)
         # A word that was cut may have more tokens than its part had in the whole.
-        budget -= count - max_tokens
+        budget = max(0, budget - (count - max_tokens))
