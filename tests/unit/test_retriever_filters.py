@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 
 import pytest
+from google.protobuf import struct_pb2
 from psycopg import sql
 
 from quintet.retriever.v1 import retriever_service_pb2 as pb
@@ -21,7 +22,7 @@ def equals(key: str, value: str | float | bool | None) -> pb.Filter:
     message.equals.key = key
     match value:
         case None:
-            message.equals.value.null_value = 0
+            message.equals.value.null_value = struct_pb2.NULL_VALUE
         case bool():
             message.equals.value.bool_value = value
         case str():
@@ -42,8 +43,9 @@ def text_of(condition: Condition) -> str:
 @pytest.mark.parametrize("value", ["x", 1.5, True, False, None])
 def test_a_scalar_of_each_kind_keeps_its_type(value: str | float | bool | None) -> None:
     parsed = parse_filter(equals("a.b", value))
-    assert parsed == filters.Equals(("a", "b"), value)
-    assert type(parsed.value) is type(value)  # type: ignore[union-attr]
+    assert isinstance(parsed, filters.Equals)
+    assert (parsed.path, parsed.value) == (("a", "b"), value)
+    assert type(parsed.value) is type(value)
 
 
 def test_every_kind_of_condition_becomes_its_node() -> None:
