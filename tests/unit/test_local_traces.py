@@ -212,3 +212,12 @@ def test_each_trace_is_one_item_of_the_document() -> None:
         (TRACE, 2),
         ("1" * 32, 1),
     ]
+
+
+def test_a_line_that_is_still_being_written_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "traces").mkdir()
+    store = TraceStore(tmp_path / "traces", most=10)
+    store.add([span()])
+    with (tmp_path / "traces" / f"{TRACE}.jsonl").open("a") as file:
+        file.write('{"trace_id": "0a')
+    assert [it.span_id for it in load_trace(tmp_path, TRACE)] == [span().span_id]

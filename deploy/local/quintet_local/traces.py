@@ -96,9 +96,11 @@ def load_trace(state_dir: Path, trace_id: str) -> list[Span]:
     if not _TRACE_ID.fullmatch(trace_id):
         raise TraceNotFoundError("a trace id has 32 hexadecimal digits")
     try:
-        lines = _file(state_dir / "traces", trace_id).read_text().splitlines()
+        text = _file(state_dir / "traces", trace_id).read_text()
     except FileNotFoundError:
         raise TraceNotFoundError(f"no trace {trace_id} is kept in {state_dir}") from None
+    # The receiver may be in the midst of the last line.
+    lines = text.rpartition("\n")[0].splitlines()
     return sorted((_parse(line) for line in lines), key=lambda span: span.start_ns)
 
 
