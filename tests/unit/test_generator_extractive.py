@@ -92,6 +92,14 @@ def test_a_sentence_that_passages_share_comes_once() -> None:
     assert len(texts) == len(set(texts))
 
 
+def test_half_a_sentence_gives_way_to_the_whole_one_of_another_passage() -> None:
+    whole = "Comparisons can be chained, and have a left-to-right chaining."
+    passages = [Passage("", "have a left-to-right chaining. More."), Passage("", whole)]
+    best, *others = ranked("How are comparisons chained left to right?", passages)
+    assert (best.passage_index, best.start, best.end) == (1, 0, len(whole))
+    assert others == []
+
+
 @pytest.mark.parametrize("heading", ["# Opening the bridge", "Opening the bridge\n*********"])
 def test_a_heading_does_not_stand_for_an_answer(heading: str) -> None:
     passage = Passage("", f"{heading}\n\nTo open the bridge, pull the lever.")

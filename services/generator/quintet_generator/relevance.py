@@ -12,7 +12,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from quintet_generator.answer_types import AnswerType, answer_type, offers
@@ -35,6 +35,10 @@ _PASSAGE_RANK = 0.9
 _HEADING = 0.3
 _NOT_A_SENTENCE = 0.8
 
+_COMPARED = 32
+"""Best candidates that are looked at for halves of each other: many more than an
+answer has sentences."""
+
 _HEADING_FORM = re.compile(r"#{1,6}\s|[^\n]*\n\s*([=\-*~^_#+])\1{2,}\Z")
 _SENTENCE_END = re.compile(r"""[.!?…。！？][)\]"'”’»」』]*(?:\[[^\]]{1,20}\])*\Z""")
 _END_CHARS = 40
@@ -55,7 +59,8 @@ def ranked(question: str, passages: Sequence[Passage]) -> list[Candidate]:
     """Return the sentences that share a word with the question, best first.
 
     Equal scores keep the passages' order. A sentence that several passages hold (they
-    may overlap) comes once. Empty if no sentence shares a word.
+    may overlap) comes once, and whole where one of them cuts it. Empty if no sentence
+    shares a word.
     """
     sentences = [
         _Sentence(index, start, passage.text[start:end])
@@ -86,7 +91,23 @@ def ranked(question: str, passages: Sequence[Passage]) -> list[Candidate]:
             if candidate.score > best.score:
                 candidates[tuple(sentence.stems)] = candidate
         previous = sentence
-    return sorted(candidates.values(), key=lambda it: -it.score)
+    return _whole(sorted(candidates.items(), key=lambda item: -item[1].score))
+
+
+def _whole(ranking: Sequence[tuple[tuple[str, ...], Candidate]]) -> list[Candidate]:
+    """Return the candidates of a ranking, best first, without the ends and beginnings
+    of others: where passages overlap, one may hold half a sentence of another's. The
+    whole sentence takes the better score."""
+    kept = dict(ranking)
+    compared = sorted((words for words, _ in ranking[:_COMPARED]), key=len)
+    for words in compared:
+        for others in compared:
+            is_longer = len(others) > len(words)
+            if is_longer and words in (others[-len(words) :], others[: len(words)]):
+                fragment, whole = kept.pop(words), kept[others]
+                kept[others] = replace(whole, score=max(whole.score, fragment.score))
+                break
+    return sorted(kept.values(), key=lambda it: -it.score)
 
 
 def _form(sentence: str) -> float:
