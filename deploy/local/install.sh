@@ -88,8 +88,9 @@ set -- "$@" --editable cli --editable deploy/local
 if [ "$dev" = --dev ]; then
     set -- "$@" --requirement deploy/local/requirements-dev.txt
 fi
-# setuptools warns at length, for each package, of what an editable install is.
-PYTHONWARNINGS=ignore add --no-build-isolation "$@"
+# setuptools warns at length, for each package, of what an editable install is, and
+# pip of the dependencies that were left out above.
+PYTHONWARNINGS=ignore add --no-build-isolation --no-warn-conflicts "$@"
 
 say "Preparing the models"
 .venv/bin/python -P -m quintet_embedder.prepare
