@@ -6,7 +6,9 @@ Values come from environment variables with the service's prefix
 
 from __future__ import annotations
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+import os
+
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -24,10 +26,10 @@ class ServiceSettings(BaseSettings):
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$")
     """Least level that is logged."""
     otlp_endpoint: str = Field(
-        "", validation_alias=AliasChoices("otlp_endpoint", "OTEL_EXPORTER_OTLP_ENDPOINT")
+        default_factory=lambda: os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", "")
     )
     """Address of an OTLP/gRPC receiver of spans, for instance http://collector:4317.
-    Empty: no spans are exported."""
+    Unset: the variable that OpenTelemetry prescribes. Empty: no spans are exported."""
     trace_ratio: float = Field(1.0, ge=0, le=1)
     """Share of traces that are recorded where the caller did not decide it."""
     drain_seconds: float = Field(20.0, ge=0, le=600)

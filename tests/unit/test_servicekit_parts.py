@@ -7,6 +7,7 @@ import grpc
 import pytest
 
 from quintet.errors.v1 import error_reason_pb2
+from quintet_gateway.settings import Settings as GatewaySettings
 from quintet_servicekit.deadline import Deadline
 from quintet_servicekit.errors import Reason, ServiceError, from_rpc_error, to_status
 from quintet_servicekit.executor import BoundedExecutor
@@ -120,3 +121,14 @@ def test_a_status_with_thousands_of_violations_fits_a_header_block() -> None:
     with pytest.raises(ServiceError) as caught:
         checks.done()
     assert to_status(caught.value).ByteSize() < 6 * 1024
+
+
+def test_the_trace_receiver_is_the_services_own_or_the_one_of_the_standard(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://standard:4317")
+    assert GatewaySettings().otlp_endpoint == "http://standard:4317"
+    monkeypatch.setenv("QUINTET_GATEWAY_OTLP_ENDPOINT", "http://own:4317")
+    assert GatewaySettings().otlp_endpoint == "http://own:4317"
+    monkeypatch.setenv("QUINTET_GATEWAY_OTLP_ENDPOINT", "")
+    assert GatewaySettings().otlp_endpoint == ""

@@ -8,8 +8,8 @@ import sys
 from collections.abc import Sequence
 
 from quintet_embedder.checkpoint import Checkpoint
-from quintet_embedder.engine import Lane
 from quintet_embedder.models import Purpose
+from quintet_embedder.pool import Lane
 from quintet_embedder.settings import Settings, compute_threads
 from quintet_servicekit.server import set_threads
 
@@ -21,8 +21,8 @@ def plan_lanes(checkpoint: Checkpoint, settings: Settings) -> Sequence[Lane]:
     """Return the lanes that the settings ask for, unopened; blocking.
 
     On OpenVINO each core computes passages in a lane of its own, which is faster than
-    all cores together on one batch, and queries have a lane of higher priority. On
-    torch one lane does everything.
+    all cores together on one batch, and queries, with what is reranked for one, have a
+    lane of higher priority. On torch one lane does everything.
     """
     threads = compute_threads(settings)
     set_threads(threads)
@@ -71,4 +71,4 @@ def _openvino_lanes(checkpoint: Checkpoint, settings: Settings, threads: int) ->
         )
 
     passages = [lane([Purpose.PASSAGE], 1, settings.passage_niceness) for _ in range(threads)]
-    return [lane([Purpose.QUERY], threads, 0), *passages]
+    return [lane([Purpose.QUERY, Purpose.RERANK], threads, 0), *passages]

@@ -17,10 +17,39 @@ Vectors = npt.NDArray[np.float32]
 
 
 class Purpose(enum.Enum):
-    """What a text is for. Some models put another prefix before each."""
+    """What a text is for. Some models put another prefix before a query than before a
+    passage; of a text to rerank its tokens' states are wanted too."""
 
     QUERY = "query"
     PASSAGE = "passage"
+    RERANK = "rerank"
+
+
+@dataclass(frozen=True, slots=True)
+class TextStates:
+    """What a model makes of one text: its pooled `vector`, float32 [dimension], and the
+    last hidden states of its `tokens`, float32 [tokens, dimension], special ones too."""
+
+    vector: Vectors
+    tokens: Vectors
+
+
+class RerankMethod(enum.Enum):
+    """How passages are scored against a query."""
+
+    MAX_SIM = "max_sim"
+    CROSS_ENCODER = "cross_encoder"
+
+
+@dataclass(frozen=True, slots=True)
+class Reranked:
+    """Scores of a request's passages, in its order."""
+
+    model: str
+    revision: str
+    method: RerankMethod
+    scores: Sequence[float]
+    tokens: int
 
 
 @dataclass(frozen=True, slots=True)

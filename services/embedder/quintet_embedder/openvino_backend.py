@@ -14,10 +14,12 @@ from pathlib import Path
 import numpy as np
 import openvino as ov
 
-from quintet_embedder.models import Purpose, TokenIds, Vectors
+from quintet_embedder.models import Purpose, TextStates, TokenIds, Vectors
 from quintet_embedder.padding import padded
 
 MODEL_FILE = "model.xml"
+VECTORS, STATES = 0, 1
+"""The converted model's outputs: pooled vectors, and the tokens' last hidden states."""
 
 
 class OpenVinoLane:
@@ -71,10 +73,29 @@ class OpenVinoLane:
 
     def encode(self, ids: Sequence[TokenIds]) -> Vectors:
         """Return the vectors of the texts, float32 [texts, dimension]."""
+        self._infer(ids)
+        return self._output(VECTORS)
+
+    def encode_states(self, ids: Sequence[TokenIds]) -> list[TextStates]:
+        """Return the vector of each text and the states of its tokens."""
+        self._infer(ids)
+        return [
+            TextStates(vector, tokens[: len(each)])
+            for vector, tokens, each in zip(
+                self._output(VECTORS), self._output(STATES), ids, strict=True
+            )
+        ]
+
+    def _infer(self, ids: Sequence[TokenIds]) -> None:
         assert self._request is not None, "open() comes first"
-        outputs = self._request.infer(list(padded(ids, self._padding_id)), share_inputs=True)
+        # Ours for the length of the call: the engine need not copy them.
+        self._request.start_async(list(padded(ids, self._padding_id)), share_inputs=True)
+        self._request.wait()
+
+    def _output(self, index: int) -> Vectors:
+        assert self._request is not None, "open() comes first"
         # Copied: the engine writes its next result into the same memory.
-        return np.array(outputs[0], dtype=np.float32)
+        return np.array(self._request.get_output_tensor(index).data, dtype=np.float32)
 
 
 def is_prepared(folder: Path) -> bool:

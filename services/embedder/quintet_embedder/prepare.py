@@ -15,7 +15,7 @@ from quintet_embedder.openvino_backend import MODEL_FILE
 from quintet_embedder.settings import Settings, model_folder
 from quintet_servicekit.folders import made_whole
 
-RECIPE = 1
+RECIPE = 2
 """Raise it when models are converted in another way."""
 
 
@@ -30,7 +30,8 @@ def convert(source: Path, target: Path) -> None:
     """Write the sentence-transformers model in `source` to `target`, in float32.
 
     Its inputs are "input_ids" and "attention_mask", int64 [texts, tokens]; its
-    output is the pooled vectors, float32 [texts, dimension].
+    outputs are the pooled vectors, float32 [texts, dimension], and the tokens' last
+    hidden states, float32 [texts, tokens, dimension].
     """
     import openvino as ov
     import torch
@@ -41,10 +42,11 @@ def convert(source: Path, target: Path) -> None:
             super().__init__()
             self.model = model
 
-        def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-            features = {"input_ids": input_ids, "attention_mask": attention_mask}
-            vectors: torch.Tensor = self.model(features)["sentence_embedding"]
-            return vectors
+        def forward(
+            self, input_ids: torch.Tensor, attention_mask: torch.Tensor
+        ) -> tuple[torch.Tensor, torch.Tensor]:
+            outputs = self.model({"input_ids": input_ids, "attention_mask": attention_mask})
+            return outputs["sentence_embedding"], outputs["token_embeddings"]
 
     model = SentenceTransformer(str(source), device="cpu", local_files_only=True).eval()
     example = torch.ones(2, 8, dtype=torch.long)

@@ -15,8 +15,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-
-import numpy as np
+from typing import Any
 
 from quintet_embedder.models import Purpose, TokenIds, Vectors
 from quintet_servicekit.errors import Reason, ServiceError
@@ -28,13 +27,13 @@ one bucket, of 16 tokens or more, are padded by half at most, typically by a ten
 
 @dataclass(eq=False)
 class Job:
-    """One request's texts: which of them wait, by bucket, and the vectors so far."""
+    """One request's texts: which of them wait, by bucket, and the results so far."""
 
     ids: Sequence[TokenIds]
     purpose: Purpose
-    done: asyncio.Future[Vectors]
+    done: asyncio.Future[list[Any]]
     waiting: dict[int, list[int]] = field(default_factory=dict)
-    rows: list[Vectors | None] = field(default_factory=list)
+    rows: list[Any] = field(default_factory=list)
     left: int = 0
     queued_at: float = field(default_factory=time.perf_counter)
     first_taken_at: float | None = None
@@ -45,6 +44,11 @@ class Batch:
     """Texts that are computed together: of which job, and which of its texts."""
 
     items: Sequence[tuple[Job, int]]
+
+    @property
+    def purpose(self) -> Purpose:
+        """What all its texts are for."""
+        return self.items[0][0].purpose
 
     @property
     def ids(self) -> list[TokenIds]:
@@ -71,7 +75,8 @@ class Scheduler:
         return self._texts
 
     def submit(self, ids: Sequence[TokenIds], purpose: Purpose) -> Job:
-        """Put a request's texts in line; `job.done` becomes their vectors.
+        """Put a request's texts in line; `job.done` becomes their results,
+        in their order.
 
         Raises `ServiceError` OVERLOADED when the line is full.
         """
@@ -133,13 +138,13 @@ class Scheduler:
         else:
             del line[id(job)]
 
-    def deliver(self, batch: Batch, vectors: Vectors) -> None:
-        """Hand a batch's vectors, one row a text, to the jobs they belong to."""
-        for (job, index), row in zip(batch.items, vectors, strict=True):
+    def deliver(self, batch: Batch, rows: Sequence[Any] | Vectors) -> None:
+        """Hand a batch's results, one a text, to the jobs they belong to."""
+        for (job, index), row in zip(batch.items, rows, strict=True):
             job.rows[index] = row
             job.left -= 1
             if job.left == 0 and not job.done.done():
-                job.done.set_result(np.stack([row for row in job.rows if row is not None]))
+                job.done.set_result(job.rows)
 
     def fail(self, batch: Batch, error: Exception) -> None:
         """Fail every job of a batch, and take its other texts out of the line."""

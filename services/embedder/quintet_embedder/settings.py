@@ -45,6 +45,10 @@ class Settings(ServiceSettings):
     """Priority that the threads computing passages give up, so that a query beside
     a bulk ingest gets a core at once (OpenVINO only)."""
 
+    reranker_path: Path | None = None
+    """Folder of a cross-encoder that reranks instead of MaxSim. One whose head was
+    never trained is refused at the start."""
+
     max_batch: int = Field(256, ge=1, le=4_096)
     """Most texts of a request."""
     max_text_chars: int = Field(100_000, ge=1, le=10_000_000)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
 
-from quintet_embedder.models import Purpose, TokenIds, Vectors
+from quintet_embedder.models import Purpose, TextStates, TokenIds, Vectors
 from quintet_embedder.padding import padded
 
 _NATIVE_BFLOAT16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
@@ -21,7 +21,7 @@ them bfloat16 is emulated, and slower than float32."""
 class TorchLane:
     """One model in one precision on one device, for all texts."""
 
-    purposes: tuple[Purpose, ...] = (Purpose.QUERY, Purpose.PASSAGE)
+    purposes: tuple[Purpose, ...] = (Purpose.QUERY, Purpose.RERANK, Purpose.PASSAGE)
 
     def __init__(
         self, folder: Path, *, device: str, dtype: str, threads: int, padding_id: int
@@ -49,14 +49,31 @@ class TorchLane:
 
     def encode(self, ids: Sequence[TokenIds]) -> Vectors:
         """Return the vectors of the texts, float32 [texts, dimension]."""
+        return _as_float32(self._outputs(ids)["sentence_embedding"])
+
+    def encode_states(self, ids: Sequence[TokenIds]) -> list[TextStates]:
+        """Return the vector of each text and the states of its tokens."""
+        outputs = self._outputs(ids)
+        vectors = _as_float32(outputs["sentence_embedding"])
+        states = _as_float32(outputs["token_embeddings"])
+        return [
+            TextStates(vector, tokens[: len(each)])
+            for vector, tokens, each in zip(vectors, states, ids, strict=True)
+        ]
+
+    def _outputs(self, ids: Sequence[TokenIds]) -> dict[str, torch.Tensor]:
         rectangle, mask = padded(ids, self._padding_id)
         features = {
             "input_ids": torch.from_numpy(rectangle).to(self._device),
             "attention_mask": torch.from_numpy(mask).to(self._device),
         }
         with torch.inference_mode():
-            vectors = self._model(features)["sentence_embedding"]
-        return np.asarray(vectors.float().cpu().numpy(), dtype=np.float32)
+            outputs: dict[str, torch.Tensor] = self._model(features)
+        return outputs
+
+
+def _as_float32(tensor: torch.Tensor) -> Vectors:
+    return np.asarray(tensor.float().cpu().numpy(), dtype=np.float32)
 
 
 def _computes_bfloat16(device: str) -> bool:

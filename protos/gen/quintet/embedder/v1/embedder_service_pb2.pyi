@@ -67,6 +67,38 @@ TRUNCATION_END: Truncation.ValueType  # 2
 """The end is not read, and the embedding's `truncated` says so."""
 Global___Truncation: _TypeAlias = Truncation  # noqa: Y015
 
+class _RerankMethod:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RerankMethodEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RerankMethod.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RERANK_METHOD_UNSPECIFIED: _RerankMethod.ValueType  # 0
+    """Never sent."""
+    RERANK_METHOD_MAX_SIM: _RerankMethod.ValueType  # 1
+    """Half the cosine of the vectors, half MaxSim: the mean over the query's tokens of
+    each one's best cosine with a token of the passage. Scores lie from -1 to 1.
+    """
+    RERANK_METHOD_CROSS_ENCODER: _RerankMethod.ValueType  # 2
+    """A cross-encoder reads query and passage together. Scores are its model's own,
+    higher first.
+    """
+
+class RerankMethod(_RerankMethod, metaclass=_RerankMethodEnumTypeWrapper):
+    """How passages are scored."""
+
+RERANK_METHOD_UNSPECIFIED: RerankMethod.ValueType  # 0
+"""Never sent."""
+RERANK_METHOD_MAX_SIM: RerankMethod.ValueType  # 1
+"""Half the cosine of the vectors, half MaxSim: the mean over the query's tokens of
+each one's best cosine with a token of the passage. Scores lie from -1 to 1.
+"""
+RERANK_METHOD_CROSS_ENCODER: RerankMethod.ValueType  # 2
+"""A cross-encoder reads query and passage together. Scores are its model's own,
+higher first.
+"""
+Global___RerankMethod: _TypeAlias = RerankMethod  # noqa: Y015
+
 @_typing.final
 class EmbedRequest(_message.Message):
     """Request of Embed."""
@@ -172,6 +204,112 @@ class EmbedResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EmbedResponse: _TypeAlias = EmbedResponse  # noqa: Y015
+
+@_typing.final
+class RerankRequest(_message.Message):
+    """Request of Rerank."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    QUERY_FIELD_NUMBER: _builtins.int
+    PASSAGES_FIELD_NUMBER: _builtins.int
+    TRUNCATION_FIELD_NUMBER: _builtins.int
+    TOP_N_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """Name of the model, as ListModels gives it. Empty: the default model."""
+    query: _builtins.str
+    """The query, not empty."""
+    truncation: Global___Truncation.ValueType
+    """What happens to a text that is too long. Default: the call fails."""
+    top_n: _builtins.int
+    """Most passages to return, the best ones; at most 256. 0: all."""
+    @_builtins.property
+    def passages(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The passages, 1 to 256, none empty."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        query: _builtins.str = ...,
+        passages: _abc.Iterable[_builtins.str] | None = ...,
+        truncation: Global___Truncation.ValueType = ...,
+        top_n: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "passages", b"passages", "query", b"query", "top_n", b"top_n", "truncation", b"truncation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RerankRequest: _TypeAlias = RerankRequest  # noqa: Y015
+
+@_typing.final
+class RankedPassage(_message.Message):
+    """One passage in its new place."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: _builtins.int
+    SCORE_FIELD_NUMBER: _builtins.int
+    index: _builtins.int
+    """Index of the passage in the request, from 0."""
+    score: _builtins.float
+    """Its score, as the method defines it; comparable within one response."""
+    def __init__(
+        self,
+        *,
+        index: _builtins.int = ...,
+        score: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index", "score", b"score"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RankedPassage: _TypeAlias = RankedPassage  # noqa: Y015
+
+@_typing.final
+class RerankResponse(_message.Message):
+    """Response of Rerank."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    METHOD_FIELD_NUMBER: _builtins.int
+    RESULTS_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """Name of the model that scored; never empty."""
+    revision: _builtins.str
+    """Revision of that model."""
+    method: Global___RerankMethod.ValueType
+    """How the passages were scored."""
+    tokens: _builtins.int
+    """Tokens that the model read, special tokens included."""
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___RankedPassage]:
+        """Passages, best first; equal scores keep the request's order."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        revision: _builtins.str = ...,
+        method: Global___RerankMethod.ValueType = ...,
+        results: _abc.Iterable[Global___RankedPassage] | None = ...,
+        tokens: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["method", b"method", "model", b"model", "results", b"results", "revision", b"revision", "tokens", b"tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RerankResponse: _TypeAlias = RerankResponse  # noqa: Y015
 
 @_typing.final
 class ListModelsRequest(_message.Message):

@@ -45,6 +45,11 @@ class EmbedderServiceStub(object):
                 request_serializer=quintet_dot_embedder_dot_v1_dot_embedder__service__pb2.EmbedRequest.SerializeToString,
                 response_deserializer=quintet_dot_embedder_dot_v1_dot_embedder__service__pb2.EmbedResponse.FromString,
                 _registered_method=True)
+        self.Rerank = channel.unary_unary(
+                '/quintet.embedder.v1.EmbedderService/Rerank',
+                request_serializer=quintet_dot_embedder_dot_v1_dot_embedder__service__pb2.RerankRequest.SerializeToString,
+                response_deserializer=quintet_dot_embedder_dot_v1_dot_embedder__service__pb2.RerankResponse.FromString,
+                _registered_method=True)
         self.ListModels = channel.unary_unary(
                 '/quintet.embedder.v1.EmbedderService/ListModels',
                 request_serializer=quintet_dot_embedder_dot_v1_dot_embedder__service__pb2.ListModelsRequest.SerializeToString,
@@ -68,6 +73,13 @@ class EmbedderServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Rerank(self, request, context):
+        """Orders passages by how well they answer a query.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListModels(self, request, context):
         """Lists the models that this service has.
         """
@@ -82,6 +94,11 @@ def add_EmbedderServiceServicer_to_server(servicer, server):
                     servicer.Embed,
                     request_deserializer=quintet_dot_embedder_dot_v1_dot_embedder__service__pb2.EmbedRequest.FromString,
                     response_serializer=quintet_dot_embedder_dot_v1_dot_embedder__service__pb2.EmbedResponse.SerializeToString,
+            ),
+            'Rerank': grpc.unary_unary_rpc_method_handler(
+                    servicer.Rerank,
+                    request_deserializer=quintet_dot_embedder_dot_v1_dot_embedder__service__pb2.RerankRequest.FromString,
+                    response_serializer=quintet_dot_embedder_dot_v1_dot_embedder__service__pb2.RerankResponse.SerializeToString,
             ),
             'ListModels': grpc.unary_unary_rpc_method_handler(
                     servicer.ListModels,
@@ -122,6 +139,33 @@ class EmbedderService(object):
             '/quintet.embedder.v1.EmbedderService/Embed',
             quintet_dot_embedder_dot_v1_dot_embedder__service__pb2.EmbedRequest.SerializeToString,
             quintet_dot_embedder_dot_v1_dot_embedder__service__pb2.EmbedResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Rerank(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/quintet.embedder.v1.EmbedderService/Rerank',
+            quintet_dot_embedder_dot_v1_dot_embedder__service__pb2.RerankRequest.SerializeToString,
+            quintet_dot_embedder_dot_v1_dot_embedder__service__pb2.RerankResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -41,6 +41,8 @@ class EmbedderServiceStub:
     def __new__(cls, channel: _aio.Channel) -> EmbedderServiceAsyncStub: ...
     Embed: _grpc.UnaryUnaryMultiCallable[_embedder_service_pb2.EmbedRequest, _embedder_service_pb2.EmbedResponse]
     """Embeds each text."""
+    Rerank: _grpc.UnaryUnaryMultiCallable[_embedder_service_pb2.RerankRequest, _embedder_service_pb2.RerankResponse]
+    """Orders passages by how well they answer a query."""
     ListModels: _grpc.UnaryUnaryMultiCallable[_embedder_service_pb2.ListModelsRequest, _embedder_service_pb2.ListModelsResponse]
     """Lists the models that this service has."""
 
@@ -57,6 +59,8 @@ class EmbedderServiceAsyncStub(EmbedderServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Embed: _aio.UnaryUnaryMultiCallable[_embedder_service_pb2.EmbedRequest, _embedder_service_pb2.EmbedResponse]  # type: ignore[assignment]
     """Embeds each text."""
+    Rerank: _aio.UnaryUnaryMultiCallable[_embedder_service_pb2.RerankRequest, _embedder_service_pb2.RerankResponse]  # type: ignore[assignment]
+    """Orders passages by how well they answer a query."""
     ListModels: _aio.UnaryUnaryMultiCallable[_embedder_service_pb2.ListModelsRequest, _embedder_service_pb2.ListModelsResponse]  # type: ignore[assignment]
     """Lists the models that this service has."""
 
@@ -76,6 +80,14 @@ class EmbedderServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_embedder_service_pb2.EmbedResponse, _abc.Awaitable[_embedder_service_pb2.EmbedResponse]]:
         """Embeds each text."""
+
+    @_abc_1.abstractmethod
+    def Rerank(
+        self,
+        request: _embedder_service_pb2.RerankRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_embedder_service_pb2.RerankResponse, _abc.Awaitable[_embedder_service_pb2.RerankResponse]]:
+        """Orders passages by how well they answer a query."""
 
     @_abc_1.abstractmethod
     def ListModels(
