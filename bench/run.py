@@ -1,0 +1,120 @@
+"""What a bench is given: how much to measure, the services to measure, and rounds."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.worker import Worker, running_worker
+from quintet_local.service import Service
+from quintet_local.settings import LocalSettings
+from quintet_local.supervisor import Stack, running_stack
+
+Contender = Callable[[], Awaitable[float]]
+"""Does its work once and returns what it measured."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of the benches. `folder` is for logs and state and goes at the end;
+    `say` shows people what is being done."""
+
+    folder: Path
+    quick: bool
+    peers: bool
+    say: Callable[[str], None]
+
+    @property
+    def rounds(self) -> int:
+        """How often each contender has its turn."""
+        return 1 if self.quick else 5
+
+    @property
+    def cores(self) -> int:
+        """Cores that we may use: every engine that is compared gets as many threads."""
+        return len(os.sched_getaffinity(0))
+
+    def size(self, whole: int, quick: int) -> int:
+        """Return how much to do."""
+        return quick if self.quick else whole
+
+    async def interleaved(
+        self, contenders: Mapping[str, Contender], *, warm_up: bool = True
+    ) -> dict[str, list[float]]:
+        """Give each contender its turn in every round; return their samples by name.
+
+        The first turn of each does not count. In every other round the order is
+        turned around, so that nobody always follows the same one.
+        """
+        if warm_up and not self.quick:
+            for name, contender in contenders.items():
+                self.say(f"{name}: warming up")
+                await contender()
+        samples: dict[str, list[float]] = {name: [] for name in contenders}
+        for number in range(self.rounds):
+            order = list(contenders)
+            for name in order if number % 2 == 0 else reversed(order):
+                self.say(f"{name}: round {number + 1} of {self.rounds}")
+                samples[name].append(await contenders[name]())
+        return samples
+
+    @asynccontextmanager
+    async def worker(
+        self, name: str, *arguments: str, python: Path | None = None
+    ) -> AsyncIterator[Worker]:
+        """Run a worker that computes on as many threads as we have cores."""
+        self.say(f"{name}: loading")
+        threads = str(self.cores)
+        environment = {"OMP_NUM_THREADS": threads, "RAYON_NUM_THREADS": threads}
+        async with running_worker(
+            name,
+            *arguments,
+            python=python,
+            environment=environment,
+            log_file=self.folder / f"{name}.log",
+        ) as worker:
+            yield worker
+
+    @asynccontextmanager
+    async def service(self, name: str) -> AsyncIterator[str]:
+        """Run one service alone, as it is by default, and yield its address."""
+        self.say(f"the {name} service: starting")
+        service = Service(
+            name,
+            {k: v for k, v in os.environ.items() if k != "OTEL_EXPORTER_OTLP_ENDPOINT"},
+            log_file=self.folder / f"{name}.log",
+            settings=LocalSettings(),
+        )
+        try:
+            process = await service.start()
+            try:
+                yield service.address
+            finally:
+                await service.stop(process)
+        finally:
+            service.close()
+
+    @asynccontextmanager
+    async def stack(self) -> AsyncIterator[Stack]:
+        """Run all of Quintet, as `make up` does, and yield it."""
+        self.say("the five services: starting")
+        async with running_stack(self.folder / "stack") as stack:
+            yield stack
+
+
+async def in_turn(
+    seconds: float, every: float, once: Callable[[], Awaitable[float]]
+) -> list[float]:
+    """Return what `once` returned, called every `every` seconds for `seconds`."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + seconds
+    found: list[float] = []
+    while loop.time() < until:
+        began = loop.time()
+        found.append(await once())
+        await asyncio.sleep(max(0.0, began + every - loop.time()))
+    return found
