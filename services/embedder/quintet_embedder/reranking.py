@@ -17,8 +17,10 @@ MAX_SIM_SHARE = 0.5
 """Share of MaxSim in the score; the rest is the cosine. Chosen by bench/rerank_quality.py."""
 
 
-def max_sim_scores(query: TextStates, passages: Sequence[TextStates]) -> list[float]:
-    """Return the score of each passage, -1 to 1.
+def max_sim_scores(
+    query: TextStates, passages: Sequence[TextStates], share: float = MAX_SIM_SHARE
+) -> list[float]:
+    """Return the score of each passage, -1 to 1; `share` of it is MaxSim.
 
     MaxSim is the mean, over the query's tokens, of each one's best cosine with a token
     of the passage. The two special tokens around each text don't take part.
@@ -29,7 +31,7 @@ def max_sim_scores(query: TextStates, passages: Sequence[TextStates]) -> list[fl
     for passage in passages:
         late = float((asked @ _unit(passage.tokens[1:-1]).T).max(axis=1).mean())
         cosine = float(vector @ _unit(passage.vector))
-        scores.append(MAX_SIM_SHARE * late + (1 - MAX_SIM_SHARE) * cosine)
+        scores.append(share * late + (1 - share) * cosine)
     return scores
 
 
