@@ -1,20 +1,21 @@
-"""The embedder: throughput across callers, and a query's wait beside a bulk ingest."""
+"""The embedder's throughput across callers; `queries` has its latency."""
 
 from __future__ import annotations
 
 import asyncio
 import statistics
 import time
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import grpc
 
 from bench.corpus import passages
-from bench.figures import Figure, Samples, alone, compared, exceeding
+from bench.figures import Figure, compared
 from bench.limits import PASSAGE_GFLOP
 from bench.peers import MissingPeerError, python_of
-from bench.run import Contender, Run, in_turn
+from bench.run import Contender, Run
 from bench.worker import Worker, WorkerError
 from quintet.embedder.v1 import embedder_service_pb2 as pb
 from quintet.embedder.v1.embedder_service_pb2_grpc import EmbedderServiceStub
@@ -24,8 +25,6 @@ from quintet_embedder.prepare import converted_folder
 from quintet_embedder.settings import Settings, model_folder
 
 CALLERS = 256
-QUERY_EVERY = 0.1
-"""Seconds between queries: few enough that the bulk ingest hardly loses arithmetic."""
 
 OURS = "256 callers of one text each"
 STREAMS = "OpenVINO in process, a stream a core"
@@ -36,29 +35,31 @@ LIMIT = "bf16 arithmetic"
 
 
 async def bench(run: Run) -> list[Figure]:
-    """Measure throughput, then latency beside a bulk ingest."""
+    """Measure texts a second."""
     async with AsyncExitStack() as stack:
-        folder = model_folder(Settings())
-        in_process = await stack.enter_async_context(
-            run.worker(
-                "openvino_embedder",
-                str(converted_folder(Settings()) / MODEL_FILE),
-                str(read_checkpoint(folder).tokenizer_file),
-                "bf16",
-            )
-        )
+        in_process = await stack.enter_async_context(engine_in_process(run))
         address = await stack.enter_async_context(run.service("embedder"))
         channel = await stack.enter_async_context(grpc.aio.insecure_channel(address))
         stub: Any = EmbedderServiceStub(channel)
-        return [
-            *await _throughput(run, stub, in_process, str(folder)),
-            *await _beside_bulk(run, stub, in_process, address),
-        ]
+        return await _throughput(run, stub, in_process, str(model_folder(Settings())))
+
+
+@asynccontextmanager
+async def engine_in_process(run: Run) -> AsyncIterator[Worker]:
+    """Run the service's engine, on the very model that it serves, without the service."""
+    settings = Settings()
+    async with run.worker(
+        "openvino_embedder",
+        str(converted_folder(settings) / MODEL_FILE),
+        str(read_checkpoint(model_folder(settings)).tokenizer_file),
+        "bf16",
+    ) as worker:
+        yield worker
 
 
 async def _throughput(run: Run, stub: Any, in_process: Worker, model: str) -> list[Figure]:
-    texts = passages(128, run.size(512, 32))
-    few = texts[: run.size(256, 16)]
+    texts = passages(128, run.size(384, 32))
+    few = texts[: run.size(128, 16)]
     missing: dict[str, str] = {}
 
     async def ours() -> float:
@@ -66,7 +67,7 @@ async def _throughput(run: Run, stub: Any, in_process: Worker, model: str) -> li
 
     async def openvino(plan: str) -> float:
         [seconds] = await in_process(texts=texts, plan=plan)
-        return len(texts) / seconds
+        return len(texts) / float(seconds)
 
     contenders: dict[str, Contender] = {
         OURS: ours,
@@ -138,64 +139,3 @@ async def _one_by_one(stub: Any, texts: list[str]) -> float:
     began = time.perf_counter()
     await asyncio.gather(*(caller() for _ in range(CALLERS)))
     return time.perf_counter() - began
-
-
-async def _beside_bulk(run: Run, stub: Any, in_process: Worker, address: str) -> list[Figure]:
-    seconds = run.size(5, 1)
-    query = passages(12, 1)
-    beside: list[float] = []
-
-    async def one_query() -> float:
-        began = time.perf_counter()
-        await stub.Embed(pb.EmbedRequest(texts=query, input_type=pb.INPUT_TYPE_QUERY))
-        return (time.perf_counter() - began) * 1000
-
-    async def quiet() -> float:
-        return statistics.median(await in_process(texts=query, plan="whole", repeat=100)) * 1000
-
-    async def over_grpc() -> float:
-        return statistics.median(await in_turn(seconds / 5, 0.01, one_query))
-
-    async with run.worker("bulk_client", address) as bulk:
-
-        async def bulk_alone() -> float:
-            return float(await bulk(seconds=seconds))
-
-        async def both() -> float:
-            running = asyncio.create_task(bulk(seconds=seconds))
-            await asyncio.sleep(0.3)
-            waits = await in_turn(seconds - 0.6, QUERY_EVERY, one_query)
-            beside.append(statistics.median(waits))
-            return float(await running)
-
-        names = ("query in process", "query over gRPC", "bulk alone", "bulk and queries")
-        found = await run.interleaved(
-            dict(zip(names, (quiet, over_grpc, bulk_alone, both), strict=True))
-        )
-    waits: Samples = beside[-run.rounds :]
-    return [
-        exceeding(
-            "embedder: p50 of a lone 12-token query beside a bulk ingest",
-            "ms",
-            waits,
-            "OpenVINO in process, nothing beside it",
-            found["query in process"],
-            at_most=1.5,
-        ),
-        compared(
-            "embedder: p50 of a lone 12-token query, nothing beside it",
-            "ms",
-            found["query over gRPC"],
-            "OpenVINO in process",
-            found["query in process"],
-        ),
-        compared(
-            "embedder: bulk ingest beside queries",
-            "texts/s",
-            found["bulk and queries"],
-            "the same without queries",
-            found["bulk alone"],
-            at_least=0.85,
-        ),
-        alone("embedder: bulk ingest alone", "texts/s", found["bulk alone"]),
-    ]

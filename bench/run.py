@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.figures import shown
 from bench.worker import Worker, running_worker
 from quintet_local.service import Service
 from quintet_local.settings import LocalSettings
@@ -58,7 +59,7 @@ class Run:
         for number in range(self.rounds):
             order = list(contenders)
             for name in order if number % 2 == 0 else reversed(order):
-                self.say(f"{name}: round {number + 1} of {self.rounds}")
+                self.say(f"{name}: round {number + 1} of {self.rounds}{_last(samples[name])}")
                 samples[name].append(await contenders[name]())
         return samples
 
@@ -104,6 +105,10 @@ class Run:
         self.say("the five services: starting")
         async with running_stack(self.folder / "stack") as stack:
             yield stack
+
+
+def _last(samples: list[float]) -> str:
+    return f" (the last: {shown(samples[-1])})" if samples else ""
 
 
 async def in_turn(

@@ -16,7 +16,7 @@ from bench.machine import circumstances
 from bench.report import Report, table
 from bench.run import Run
 
-NAMES = ("limits", "embedder")
+NAMES = ("limits", "embedder", "queries", "tokenizer")
 """Modules of this package with an `async def bench(run: Run) -> list[Figure]`."""
 
 

@@ -71,12 +71,13 @@ def open_worker() -> Answer:
     threads = int(os.environ["OMP_NUM_THREADS"])
     torch.set_num_threads(threads)
     best = {
-        precision: max(_candidates(precision, threads), key=lambda it: _gflops(*it, seconds=0.15))
+        precision: max(_candidates(precision, threads), key=lambda it: _gflops(it[0], it[1], 0.15))
         for precision in ("bfloat16", "float32")
     }
 
     def gflops(precision: str, seconds: float) -> float:
-        return _gflops(*best[precision], seconds=seconds)
+        multiply, shape = best[precision]
+        return _gflops(multiply, shape, seconds)
 
     return gflops
 

@@ -42,7 +42,7 @@ def open_worker() -> Answer:
         )
         queues[plan] = ov.AsyncInferQueue(compiled, 2 * streams)
 
-    vectors: dict[int, np.ndarray] = {}  # type: ignore[type-arg]
+    vectors: dict[int, np.ndarray] = {}
     for queue in queues.values():
         queue.set_callback(
             lambda request, batch: vectors.__setitem__(
@@ -50,10 +50,11 @@ def open_worker() -> Answer:
             )
         )
 
-    def embed(texts: list[str], plan: str, repeat: int = 1) -> list[float]:
-        """Return the seconds of each of `repeat` turns."""
+    def embed(texts: list[str], plan: str, repeat: int = 1, pause: float = 0) -> list[float]:
+        """Return the seconds of each of `repeat` turns, with `pause` seconds before each."""
         seconds = []
         for _ in range(repeat):
+            time.sleep(pause)
             began = time.perf_counter()
             for start in range(0, len(texts), BATCH):
                 encodings = tokenizer.encode_batch_fast(texts[start : start + BATCH])
