@@ -69,7 +69,7 @@ def test_support_is_the_share_of_words_found() -> None:
     assert support(frozenset(), frozenset("a")) == 0
 
 
-PLAN = ChunkPlan(chunk_tokens=128, chunk_overlap_tokens=16, embed_batch=64)
+PLAN = ChunkPlan(chunk_tokens=128, chunk_overlap_tokens=16, embed_batch=64, embed_calls=3)
 MODEL = EmbeddingModel("m", "r1")
 METADATA = json_format.ParseDict({"k": 1}, Struct())
 
@@ -85,7 +85,7 @@ METADATA = json_format.ParseDict({"k": 1}, Struct())
             PLAN,
         ),
         (pb.Document(id="a", content="x"), EmbeddingModel("m", "r2"), PLAN),
-        (pb.Document(id="a", content="x"), MODEL, ChunkPlan(64, 16, 64)),
+        (pb.Document(id="a", content="x"), MODEL, ChunkPlan(64, 16, 64, 3)),
     ],
 )
 def test_whatever_chunks_are_made_from_changes_the_content_hash(
@@ -97,4 +97,4 @@ def test_whatever_chunks_are_made_from_changes_the_content_hash(
 
 def test_the_content_hash_ignores_id_and_batch_size() -> None:
     one = content_hash(pb.Document(id="a", content="x"), MODEL, PLAN)
-    assert one == content_hash(pb.Document(id="b", content="x"), MODEL, ChunkPlan(128, 16, 8))
+    assert one == content_hash(pb.Document(id="b", content="x"), MODEL, ChunkPlan(128, 16, 8, 1))

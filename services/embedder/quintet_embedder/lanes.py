@@ -71,4 +71,4 @@ def _openvino_lanes(checkpoint: Checkpoint, settings: Settings, threads: int) ->
         )
 
     passages = [lane([Purpose.PASSAGE], 1, settings.passage_niceness) for _ in range(threads)]
-    return [lane([Purpose.QUERY, Purpose.RERANK], 1, 0), *passages]
+    return [lane([Purpose.QUERY, Purpose.RERANK], threads, 0), *passages]

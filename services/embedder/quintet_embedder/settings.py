@@ -41,7 +41,7 @@ class Settings(ServiceSettings):
     threads: int = Field(0, ge=0, le=256)
     """Threads that compute; 0: the cores that this process may use. More than those
     make each other wait."""
-    passage_niceness: int = Field(5, ge=0, le=19)
+    passage_niceness: int = Field(10, ge=0, le=19)
     """Priority that the threads computing passages give up, so that a query beside
     a bulk ingest gets a core at once (OpenVINO only)."""
 

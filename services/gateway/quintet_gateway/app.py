@@ -66,6 +66,7 @@ def _servicer(services: Services, settings: Settings) -> GatewayServicer:
             chunk_tokens=settings.chunk_tokens,
             chunk_overlap_tokens=settings.chunk_overlap_tokens,
             embed_batch=settings.embed_batch,
+            embed_calls=settings.embed_calls,
         ),
     )
     return GatewayServicer(

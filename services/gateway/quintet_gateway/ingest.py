@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 
 from google.protobuf import json_format
@@ -15,6 +17,7 @@ from quintet.tokenizer.v1 import tokenizer_service_pb2 as tokenizer_pb
 from quintet_gateway.catalog import Catalog, EmbeddingModel
 from quintet_gateway.chain import Chain
 from quintet_gateway.clients import Services
+from quintet_gateway.concurrently import each
 from quintet_servicekit.errors import Reason, ServiceError
 
 METHOD_VERSION = 1
@@ -29,6 +32,7 @@ class ChunkPlan:
     chunk_tokens: int
     chunk_overlap_tokens: int
     embed_batch: int
+    embed_calls: int
 
 
 class Ingester:
@@ -130,9 +134,12 @@ class Ingester:
         self, chain: Chain, model: EmbeddingModel, chunks: list[retriever_pb.Chunk]
     ) -> tuple[str, int]:
         """Give each chunk its vector; return the model's revision and the tokens read."""
-        revision, tokens = model.revision, 0
-        for start in range(0, len(chunks), self._plan.embed_batch):
-            batch = chunks[start : start + self._plan.embed_batch]
+        size = self._plan.embed_batch
+        batches = [chunks[start : start + size] for start in range(0, len(chunks), size)]
+        revisions: set[str] = set()
+        tokens = 0
+
+        async def embed(batch: list[retriever_pb.Chunk]) -> embedder_pb.EmbedResponse:
             response = await chain.unary(
                 self._services.peer("embedder"),
                 "Embed",
@@ -143,15 +150,27 @@ class Ingester:
                     input_type=embedder_pb.INPUT_TYPE_PASSAGE,
                 ),
             )
-            if start and response.revision != revision:
-                raise ServiceError(
-                    Reason.CONFLICT, "the embedding model changed while the document was embedded"
-                )
-            revision = response.revision
             for chunk, embedding in zip(batch, response.embeddings, strict=True):
                 chunk.vector = embedding.vector
-                tokens += embedding.tokens
-        return revision, tokens
+            return response
+
+        work = each(_stream(batches), embed, in_flight=self._plan.embed_calls)
+        async with aclosing(work) as responses:
+            async for response in responses:
+                revisions.add(response.revision)
+                tokens += sum(embedding.tokens for embedding in response.embeddings)
+        if len(revisions) > 1:
+            raise ServiceError(
+                Reason.CONFLICT, "the embedding model changed while the document was embedded"
+            )
+        return revisions.pop(), tokens
+
+
+async def _stream(
+    batches: Sequence[list[retriever_pb.Chunk]],
+) -> AsyncIterator[list[retriever_pb.Chunk]]:
+    for batch in batches:
+        yield batch
 
 
 def content_hash(document: pb.Document, model: EmbeddingModel, plan: ChunkPlan) -> str:

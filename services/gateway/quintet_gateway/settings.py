@@ -69,6 +69,9 @@ class Settings(ServiceSettings):
     embed_batch: int = Field(64, ge=1, le=256)
     """Chunks that are embedded in one call: large enough for full batches, small
     enough that a question waits for one of them only."""
+    embed_calls: int = Field(3, ge=1, le=64)
+    """Such calls of one document under way at once, so that the embedder has the next
+    batch when it ends one."""
     documents_in_flight: int = Field(4, ge=1, le=64)
     """Documents of one ingest stream under way at once; more are not read."""
     max_stream_documents: int = Field(1_000_000, ge=1)
