@@ -16,7 +16,7 @@ from bench.machine import circumstances
 from bench.report import Report, table
 from bench.run import Run
 
-NAMES = ("limits", "embedder", "queries", "tokenizer")
+NAMES = ("limits", "embedder", "queries", "tokenizer", "ingest", "memory")
 """Modules of this package with an `async def bench(run: Run) -> list[Figure]`."""
 
 

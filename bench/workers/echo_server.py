@@ -15,20 +15,21 @@ import uvloop
 
 from bench.workers.serving import Answer, serve
 from quintet.tokenizer.v1 import tokenizer_service_pb2 as pb
-from quintet.tokenizer.v1.tokenizer_service_pb2_grpc import (
-    TokenizerServiceServicer,
-    add_TokenizerServiceServicer_to_server,
-)
 
 
-class _Echo(TokenizerServiceServicer):
-    async def Count(self, request: pb.CountRequest, context: Any) -> pb.CountResponse:  # noqa: N802
-        return pb.CountResponse(model="all-MiniLM-L6-v2", counts=[12] * len(request.texts))
+async def _count(request: pb.CountRequest, context: Any) -> pb.CountResponse:
+    return pb.CountResponse(model="all-MiniLM-L6-v2", counts=[12] * len(request.texts))
 
 
 async def _serve(ready: threading.Event, port: list[int]) -> None:
     server = grpc.aio.server()
-    add_TokenizerServiceServicer_to_server(_Echo(), server)
+    handler = grpc.unary_unary_rpc_method_handler(
+        _count, pb.CountRequest.FromString, pb.CountResponse.SerializeToString
+    )
+    service = "quintet.tokenizer.v1.TokenizerService"
+    server.add_generic_rpc_handlers(
+        (grpc.method_handlers_generic_handler(service, {"Count": handler}),)
+    )
     port.append(server.add_insecure_port("127.0.0.1:0"))
     await server.start()
     ready.set()
