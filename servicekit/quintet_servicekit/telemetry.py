@@ -13,7 +13,7 @@ import sys
 import threading
 import wsgiref.simple_server
 from collections.abc import MutableMapping
-from functools import partial
+from functools import cache, partial
 from typing import Any, cast
 
 import structlog
@@ -32,8 +32,10 @@ EXPORT_DELAY_MS = 500
 asks for the trace of an answer just given finds it."""
 
 
+@cache
 def tracer() -> trace.Tracer:
-    """Return the tracer of Quintet's own spans."""
+    """Return the tracer of Quintet's own spans; asked for once, since asking costs as
+    much as a span does."""
     return trace.get_tracer("quintet")
 
 
