@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import subprocess
+import sys
 import urllib.request
 
 import grpc
@@ -74,3 +78,31 @@ async def test_a_service_that_was_restarted_is_used_again_within_five_seconds(
             while states != {pb.SERVICE_STATE_SERVING}:
                 status = await stub.GetStatus(pb.GetStatusRequest())
                 states = {service.state for service in status.services}
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_sigterm_ends_a_service_with_status_0_even_without_its_dependencies(service: str) -> None:
+    prefix = f"QUINTET_{service.upper()}_"
+    environment = {
+        **os.environ,
+        # Nobody listens there: the service is up, and not ready.
+        f"{prefix}DATABASE_URL": "postgresql://127.0.0.1:1/none",
+        f"{prefix}TOKENIZER_ADDRESS": "127.0.0.1:1",
+        f"{prefix}PORT": "0",
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", f"quintet_{service}"],
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    with process, process.stderr:
+        try:
+            assert any('"listening"' in line for line in process.stderr)
+            process.send_signal(signal.SIGTERM)
+            rest = process.stderr.read()
+            assert process.wait(30) == 0, rest
+            assert '"draining"' in rest
+        finally:
+            process.kill()
