@@ -56,10 +56,17 @@ find_python() {
 if ! grep -qsF "$here/.venv" .venv/bin/pip || ! .venv/bin/python -m pip --version >/dev/null; then
     python=$(find_python)
     if ! "$python" -c 'import venv, ensurepip' >/dev/null 2>&1; then
-        version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-        echo >&2 "$python cannot make virtual environments. On Debian or Ubuntu:"
-        echo >&2 "    sudo apt install python$version-venv"
-        exit 1
+        # Debian and Ubuntu keep the part of Python that does it in a package of its own.
+        package=$("$python" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')
+        if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+            echo >&2 "$python cannot make virtual environments. On Debian or Ubuntu:"
+            echo >&2 "    sudo apt install $package"
+            exit 1
+        fi
+        say "Installing $package"
+        apt-get update --quiet
+        DEBIAN_FRONTEND=noninteractive \
+            apt-get install --yes --quiet --no-install-recommends "$package"
     fi
     say "Making .venv with $("$python" --version)"
     "$python" -m venv --clear .venv
