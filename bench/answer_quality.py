@@ -34,6 +34,7 @@ from typing import Any
 from quintet_generator.engine import Backend
 from quintet_generator.extractive import ExtractiveBackend
 from quintet_generator.models import Passage, Query, TextDelta
+from quintet_generator.openvino_backend import OpenVinoBackend
 from quintet_generator.prompts import Templates
 from quintet_generator.relevance import ranked
 from quintet_generator.settings import GeneratorSettings
@@ -185,7 +186,9 @@ async def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sample", type=int, default=100, help="questions for the model; 0: none")
-    sample_size = parser.parse_args().sample
+    parser.add_argument("--only", default="openvino,transformers", help="backends of the model")
+    arguments = parser.parse_args()
+    sample_size = arguments.sample
     questions = load(Path(os.environ["QUINTET_EVAL_DATA"]) / "xquad32-dev")
     sample = random.Random(SEED).sample(questions, sample_size)
     settings = GeneratorSettings()
@@ -207,10 +210,14 @@ async def main() -> None:
         row(f"extractive, {name}", await evaluate(extractive, chosen))
     if sample:
         row("extractive, the sample", await evaluate(extractive, sample))
-        model = TransformersBackend(settings, encoding=executors[1], decoding=executors[2])
-        await model.describe()
-        await model.load()
-        row(f"{model.name}, the sample", await evaluate(model, sample))
+        served = OpenVinoBackend(settings, encoding=executors[1])
+        reference = TransformersBackend(settings, encoding=executors[1], decoding=executors[2])
+        for kind, model in (("openvino", served), ("transformers", reference)):
+            if kind in arguments.only:
+                await model.describe()
+                await model.load()
+                row(f"{model.name} by {kind}, the sample", await evaluate(model, sample))
+        await served.close()
     for executor in executors:
         await executor.close()
 

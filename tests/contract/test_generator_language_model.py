@@ -25,7 +25,7 @@ from quintet.generator.v1 import generator_service_pb2 as pb
 from quintet.generator.v1.generator_service_pb2_grpc import GeneratorServiceStub
 from quintet_generator.app import open_application
 from quintet_generator.language_model import LanguageModel
-from quintet_generator.model_files import prepare_packaged
+from quintet_generator.model_files import TRANSFORMERS, prepare_packaged
 from quintet_generator.models import Prompt
 from quintet_generator.settings import GeneratorSettings
 
@@ -43,7 +43,7 @@ def request(**fields: Any) -> pb.GenerateRequest:
 
 @pytest.fixture(scope="module")
 def packaged() -> Path:
-    return prepare_packaged(GeneratorSettings().model_dir)
+    return prepare_packaged(GeneratorSettings().model_dir, TRANSFORMERS)
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +131,21 @@ async def test_a_seed_repeats_an_answer_and_no_seed_varies_it(stub: Any) -> None
     assert await answer(seed=7) == await answer(seed=7)
     assert await answer(seed=7) != await answer(seed=8)
     assert await answer() != await answer()
+
+
+async def test_logprobs_come_one_a_token(stub: Any) -> None:
+    response = await stub.Generate(request(logprobs=True, max_tokens=5))
+    assert len(response.logprobs) == response.usage.completion_tokens == 5
+    # Random weights: every token is about as likely as any other of 49,152.
+    assert all(-12 < it.logprob < -5 for it in response.logprobs)
+    assert not (await stub.Generate(request())).logprobs
+
+
+async def test_a_json_schema_is_refused(stub: Any) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stub.Generate(request(json_schema="{}"))
+    assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert reason(caught.value) == "UNSUPPORTED_BY_MODEL"
 
 
 async def test_a_caller_who_leaves_stops_the_decode_loop(stub: Any) -> None:

@@ -34,7 +34,7 @@ def model() -> LlamaForCausalLM:
 def decoded(
     decoder: Decoder, prompt: Sequence[int] = PROMPT, number: int = 12, how: Sampling = GREEDY
 ) -> list[int]:
-    return list(decoder.tokens(prompt, number, how, lambda: True))
+    return [it.id for it in decoder.tokens(prompt, number, how, lambda: True)]
 
 
 def steps(name: str, phase: str) -> float:

@@ -17,6 +17,7 @@ from quintet_generator.engine import Engine
 from quintet_generator.models import (
     Citation,
     Event,
+    Feature,
     Finished,
     FinishReason,
     ModelInfo,
@@ -40,6 +41,7 @@ class Scripted:
     """A backend that plays back events; it fails or hangs after them if told to."""
 
     operation = "chat"
+    features: frozenset[Feature] = frozenset({Feature.LOGPROBS})
 
     def __init__(self, name: str, *, error: Exception | None = None, hangs: bool = False) -> None:
         self.name = name
@@ -93,6 +95,15 @@ async def test_the_first_backend_answers_when_none_is_named() -> None:
     assert [it.name for it in engine.models()] == ["one", "two"]
     assert (await engine.generate(QUERY)).completed.model.name == "one"
     assert (await engine.generate(replace(QUERY, model="two"))).completed.model.name == "two"
+
+
+async def test_what_a_backend_lacks_is_refused_by_name() -> None:
+    engine = await loaded(Scripted("one"))
+    await engine.generate(replace(QUERY, logprobs=True))
+    with pytest.raises(ServiceError) as caught:
+        await engine.generate(replace(QUERY, json_schema="{}", logprobs=True))
+    assert caught.value.reason is Reason.UNSUPPORTED_BY_MODEL
+    assert caught.value.metadata == {"model": "one", "feature": "json_schema"}
 
 
 @pytest.mark.parametrize("load_all", [False, True])

@@ -39,3 +39,27 @@ def test_a_list_that_names_no_backend_or_one_twice_is_refused(
 )
 def test_the_served_name_follows_the_model(model: str, model_name: str, expected: str) -> None:
     assert GeneratorSettings(model=model, model_name=model_name).served_name == expected
+
+
+def test_two_local_backends_have_two_names() -> None:
+    settings = GeneratorSettings(backends=("openvino", "transformers"))
+    assert settings.transformers_name == f"{settings.served_name}-transformers"
+    assert GeneratorSettings(backends=("transformers",)).transformers_name == settings.served_name
+
+
+def test_two_models_of_one_name_are_refused() -> None:
+    with pytest.raises(ValidationError, match="same name"):
+        GeneratorSettings(
+            backends=("openvino", "openai"),
+            openai_base_url="http://127.0.0.1:8000/v1",
+            openai_model="HuggingFaceTB/SmolLM2-135M-Instruct",
+        )
+
+
+def test_the_openai_backend_is_not_taken_without_its_address_and_model() -> None:
+    with pytest.raises(ValidationError, match="OPENAI_BASE_URL"):
+        GeneratorSettings(backends=("openai",))
+
+
+def test_the_key_does_not_show() -> None:
+    assert "hush" not in repr(GeneratorSettings(openai_api_key="hush"))

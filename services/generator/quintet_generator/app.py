@@ -9,6 +9,7 @@ from quintet.generator.v1 import generator_service_pb2 as pb
 from quintet.generator.v1 import generator_service_pb2_grpc as pb_grpc
 from quintet_generator.engine import Backend, Engine
 from quintet_generator.extractive import ExtractiveBackend
+from quintet_generator.openvino_backend import OpenVinoBackend
 from quintet_generator.prompts import Templates
 from quintet_generator.servicer import GeneratorServicer
 from quintet_generator.settings import BackendKind, GeneratorSettings
@@ -35,10 +36,14 @@ async def open_application(settings: GeneratorSettings) -> AsyncIterator[Applica
                 return ExtractiveBackend(
                     executor("extractive"), sentences=settings.extractive_sentences
                 )
+            if kind == "openvino":
+                made = OpenVinoBackend(settings, encoding=executor("prompt encoding"))
+                stack.push_async_callback(made.close)
+                return made
             return TransformersBackend(
                 settings,
                 encoding=executor("prompt encoding"),
-                decoding=executor(settings.served_name),
+                decoding=executor(settings.transformers_name),
             )
 
         engine = Engine([backend(kind) for kind in settings.backends], Templates.packaged())

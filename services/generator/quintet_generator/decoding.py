@@ -10,20 +10,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from prometheus_client import Counter
 from transformers import DynamicCache, PreTrainedModel
 
+from quintet_generator.metrics import DECODE_STEPS
+from quintet_generator.models import Token
 from quintet_generator.streaming import StillWanted
 
 PREFILL_TOKENS = 512
 """Tokens of the prompt that are read in one step: some half a second on two cores,
 and so the longest that a cancelled call still holds the thread."""
-
-DECODE_STEPS = Counter(
-    "quintet_generator_decode_steps_total",
-    "Forward passes of a model, by what they did.",
-    ("model", "phase"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +42,7 @@ class Decoder:
     @torch.inference_mode()
     def tokens(
         self, prompt: Sequence[int], max_tokens: int, sampling: Sampling, still_wanted: StillWanted
-    ) -> Iterator[int]:
+    ) -> Iterator[Token]:
         """Yield at most `max_tokens` tokens after `prompt`.
 
         Ends early at an end token, which is not yielded, and within one step of
@@ -67,7 +62,7 @@ class Decoder:
             token = choose(logits)
             if token in self._end_tokens:
                 return
-            yield token
+            yield Token(token, float(torch.log_softmax(logits, dim=-1)[token]))
             if number < max_tokens and still_wanted():
                 self._decodes.inc()
                 logits = self._forward([token], cache)

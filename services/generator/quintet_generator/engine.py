@@ -11,6 +11,7 @@ from quintet_generator.models import (
     Citation,
     Completed,
     Event,
+    Feature,
     Finished,
     Generation,
     ModelInfo,
@@ -25,11 +26,12 @@ class Backend(Protocol):
     """Something that answers.
 
     `name` is the model's name; `operation` the GenAI name of what it does, "chat" or
-    "text_completion".
+    "text_completion"; `features` what it has of those that not every backend has.
     """
 
     name: str
     operation: str
+    features: frozenset[Feature]
 
     async def describe(self) -> ModelInfo:
         """Return what the model is. Called once, at start."""
@@ -89,10 +91,12 @@ class Engine:
     async def stream(self, query: Query) -> AsyncGenerator[TextDelta | Citation | Completed, None]:
         """Yield the answer in pieces, `Completed` last.
 
-        Raises `ServiceError` MODEL_NOT_FOUND, TEMPLATE_NOT_FOUND, INPUT_TOO_LONG or
-        OVERLOADED before the first piece.
+        Raises `ServiceError` MODEL_NOT_FOUND, TEMPLATE_NOT_FOUND, UNSUPPORTED_BY_MODEL,
+        INPUT_TOO_LONG or OVERLOADED before the first piece; DEPENDENCY_UNAVAILABLE or
+        DEADLINE_EXCEEDED at any, when what a backend stands on fails.
         """
         backend = self._backend(query.model)
+        _check_features(backend, query)
         template = self._templates.get(query.template)
         info = self._infos[backend.name]
         with spans.generation(backend.operation, info, query, template.version) as observation:
@@ -117,3 +121,12 @@ class Engine:
                 metadata={"model": name},
             )
         return backend
+
+
+def _check_features(backend: Backend, query: Query) -> None:
+    for feature in sorted(query.features - backend.features):
+        raise ServiceError(
+            Reason.UNSUPPORTED_BY_MODEL,
+            f"the model {backend.name} has no {feature.value}",
+            metadata={"model": backend.name, "feature": feature.value},
+        )

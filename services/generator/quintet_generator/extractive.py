@@ -16,6 +16,7 @@ from itertools import islice
 from quintet_generator.models import (
     Citation,
     Event,
+    Feature,
     Finished,
     FinishReason,
     ModelInfo,
@@ -44,6 +45,7 @@ class ExtractiveBackend:
         self._sentences = sentences
         self.name = "extractive"
         self.operation = "text_completion"
+        self.features: frozenset[Feature] = frozenset()
         self._info = ModelInfo(
             name=self.name,
             revision=_revision(sentences),

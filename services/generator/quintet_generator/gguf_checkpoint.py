@@ -44,13 +44,7 @@ _CONTROL_TOKEN = 3
 def convert(gguf_file: Path, folder: Path, progress: Progress) -> None:
     """Write the transformers form of `gguf_file` into `folder`, weights in bfloat16."""
     reader = GGUFReader(gguf_file)
-    fields = {name: field.contents() for name, field in reader.fields.items()}
-    if fields["general.architecture"] != "llama" or fields["tokenizer.ggml.pre"] != "smollm":
-        raise ValueError(f"{gguf_file.name} is not a model of the SmolLM family")
-    config = _config(fields, tied=all(tensor.name != "output.weight" for tensor in reader.tensors))
-    _write_json(folder / "config.json", config)
-    _write_json(folder / "tokenizer_config.json", _tokenizer_config(fields))
-    _tokenizer(fields).save(str(folder / "tokenizer.json"))
+    config = _write_description(reader, folder)
     weights: dict[str, torch.Tensor] = {}
     for done, tensor in enumerate(reader.tensors, start=1):
         values = dequantize(tensor.data, tensor.tensor_type)
@@ -59,6 +53,22 @@ def convert(gguf_file: Path, folder: Path, progress: Progress) -> None:
         weights[name] = torch.from_numpy(values.copy()).to(torch.bfloat16)
         progress(done, len(reader.tensors))
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def write_description(gguf_file: Path, folder: Path) -> None:
+    """Write the model's configuration and tokenizer into `folder`: all but weights."""
+    _write_description(GGUFReader(gguf_file), folder)
+
+
+def _write_description(reader: GGUFReader, folder: Path) -> dict[str, Any]:
+    fields = {name: field.contents() for name, field in reader.fields.items()}
+    if fields["general.architecture"] != "llama" or fields["tokenizer.ggml.pre"] != "smollm":
+        raise ValueError("the packaged model is not of the SmolLM family")
+    config = _config(fields, tied=all(tensor.name != "output.weight" for tensor in reader.tensors))
+    _write_json(folder / "config.json", config)
+    _write_json(folder / "tokenizer_config.json", _tokenizer_config(fields))
+    _tokenizer(fields).save(str(folder / "tokenizer.json"))
+    return config
 
 
 def _write_json(path: Path, value: object) -> None:

@@ -6,7 +6,6 @@ a model does.
 
 from __future__ import annotations
 
-import re
 import secrets
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,10 +15,10 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
+from quintet_generator.answers import Answer
 from quintet_generator.decoding import Decoder, Sampling
-from quintet_generator.detokenizer import IncrementalDetokenizer
-from quintet_generator.models import Event, Finished, FinishReason, Prompt, Query, TextDelta
-from quintet_generator.stops import StopMatcher
+from quintet_generator.models import Event, Prompt, Query
+from quintet_generator.special_tokens import SpecialTokens
 from quintet_generator.streaming import StillWanted
 
 
@@ -35,16 +34,16 @@ class LanguageModel:
         )
         model.eval()
         self.context_tokens = int(model.config.max_position_embeddings)
-        special = [it.content for it in self._tokenizer.added_tokens_decoder.values() if it.special]
-        self._special = re.compile("|".join(map(re.escape, special)) or r"(?!)")
+        added = self._tokenizer.added_tokens_decoder.values()
+        self._special = SpecialTokens(it.content for it in added if it.special)
         self._decoder = Decoder(name, model, _end_tokens(model, self._tokenizer))
 
     def encode(self, prompt: Prompt) -> list[int]:
         """Return the prompt's tokens, in the model's own chat form."""
         tokens: list[int] = self._tokenizer.apply_chat_template(
             [
-                {"role": "system", "content": self._as_text(prompt.system)},
-                {"role": "user", "content": self._as_text(prompt.user)},
+                {"role": "system", "content": self._special.broken(prompt.system)},
+                {"role": "user", "content": self._special.broken(prompt.user)},
             ],
             add_generation_prompt=True,
             tokenize=True,
@@ -56,26 +55,14 @@ class LanguageModel:
         self, prompt: Sequence[int], query: Query, still_wanted: StillWanted
     ) -> Iterator[Event]:
         """Yield the answer as it is decoded, and `Finished` last."""
-        detokenizer, stops = IncrementalDetokenizer(self._decode), StopMatcher(query.stop)
+        answer = Answer(self._decode, len(prompt), query)
         seed = secrets.randbits(64) if query.seed is None else query.seed
         sampling = Sampling(query.temperature, seed)
-        count = 0
         for token in self._decoder.tokens(prompt, query.max_tokens, sampling, still_wanted):
-            count += 1
-            if text := stops.push(detokenizer.push(token)):
-                yield TextDelta(text)
-            if stops.stopped:
+            yield from answer.push(token)
+            if answer.stopped:
                 break
-        if text := stops.push(detokenizer.flush()) + stops.flush():
-            yield TextDelta(text)
-        is_cut = count == query.max_tokens and not stops.stopped
-        reason = FinishReason.LENGTH if is_cut else FinishReason.STOP
-        yield Finished(reason, prompt_tokens=len(prompt), completion_tokens=count)
-
-    def _as_text(self, content: str) -> str:
-        """Return content in which no special token stands: a passage that held the
-        one that ends a turn could otherwise speak as the system."""
-        return self._special.sub(lambda it: f"{it[0][0]} {it[0][1:]}", content)
+        yield from answer.finish()
 
     def _decode(self, tokens: Sequence[int]) -> str:
         text: str = self._tokenizer.decode(

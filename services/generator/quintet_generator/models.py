@@ -14,12 +14,19 @@ class Passage:
     text: str
 
 
+class Feature(enum.StrEnum):
+    """What some backends have and others don't; the values are the request's fields."""
+
+    JSON_SCHEMA = "json_schema"
+    LOGPROBS = "logprobs"
+
+
 @dataclass(frozen=True, slots=True)
 class Query:
     """A checked request, defaults filled in.
 
     An empty `model` means the first. `temperature` is 0 to 2; a `seed` of None
-    draws a new one.
+    draws a new one. `json_schema` is a JSON Schema as text, empty for none.
     """
 
     model: str
@@ -30,6 +37,14 @@ class Query:
     temperature: float = 0.0
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    json_schema: str = ""
+    logprobs: bool = False
+
+    @property
+    def features(self) -> frozenset[Feature]:
+        """What it asks for that not every backend has."""
+        asked = {Feature.JSON_SCHEMA: bool(self.json_schema), Feature.LOGPROBS: self.logprobs}
+        return frozenset(feature for feature, is_asked in asked.items() if is_asked)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +83,35 @@ class Citation:
 
 
 @dataclass(frozen=True, slots=True)
+class Token:
+    """A decoded token and the natural logarithm of its probability, before
+    temperature and schema had their say."""
+
+    id: int
+    logprob: float
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """A token as text, which may be a part of a character, and its logprob."""
+
+    text: str
+    logprob: float
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
-    """The end of an answer and what it took, in the model's own tokens."""
+    """The end of an answer and what it took, in the model's own tokens.
+
+    `is_estimate` tells that the counts are one, and `logprobs` has the answer's tokens
+    if they were asked for.
+    """
 
     reason: FinishReason
     prompt_tokens: int
     completion_tokens: int
+    is_estimate: bool = False
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 Event = TextDelta | Citation | Finished

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
@@ -25,6 +26,7 @@ MAX_TOKENS = 4_096
 MAX_TEMPERATURE = 2
 MAX_STOPS = 8
 MAX_STOP_CHARS = 64
+MAX_SCHEMA_CHARS = 16_384
 DEFAULT_MAX_TOKENS = 256
 DEFAULT_TEMPLATE = "answer"
 
@@ -52,6 +54,7 @@ class GeneratorServicer(pb_grpc.GeneratorServiceServicer):
             finish_reason=completed.finish_reason,
             usage=completed.usage,
             citations=[_citation(it) for it in generation.citations],
+            logprobs=completed.logprobs,
         )
 
     async def GenerateStream(
@@ -98,6 +101,9 @@ class GeneratorServicer(pb_grpc.GeneratorServiceServicer):
             checks.refuse("stop", f"must hold at most {MAX_STOPS} items")
         for index, stop in enumerate(request.stop[:MAX_STOPS]):
             checks.text(f"stop[{index}]", stop, max_chars=MAX_STOP_CHARS, blank_ok=True)
+        checks.text("json_schema", request.json_schema, max_chars=MAX_SCHEMA_CHARS, required=False)
+        if request.json_schema and not _is_json_object(request.json_schema):
+            checks.refuse("json_schema", "must be a JSON object")
         checks.done()
         return Query(
             model=request.model,
@@ -108,6 +114,8 @@ class GeneratorServicer(pb_grpc.GeneratorServiceServicer):
             temperature=request.temperature,
             seed=request.seed if request.HasField("seed") else None,
             stop=tuple(request.stop),
+            json_schema=request.json_schema,
+            logprobs=request.logprobs,
         )
 
     def _check_total(self, request: pb.GenerateRequest) -> None:
@@ -119,6 +127,13 @@ class GeneratorServicer(pb_grpc.GeneratorServiceServicer):
                 metadata={"limit": str(limit), "actual": str(total), "unit": "characters"},
                 violations=[Violation("passages", f"must have at most {limit} characters")],
             )
+
+
+def _is_json_object(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _stream_response(event: TextDelta | Citation | Completed) -> pb.GenerateStreamResponse:
@@ -149,6 +164,9 @@ def _completed(completed: Completed) -> pb.Completed:
         revision=completed.model.revision,
         finish_reason=_FINISH_REASONS[finished.reason],
         usage=pb.Usage(
-            prompt_tokens=finished.prompt_tokens, completion_tokens=finished.completion_tokens
+            prompt_tokens=finished.prompt_tokens,
+            completion_tokens=finished.completion_tokens,
+            estimated=finished.is_estimate,
         ),
+        logprobs=[pb.TokenLogprob(token=it.text, logprob=it.logprob) for it in finished.logprobs],
     )

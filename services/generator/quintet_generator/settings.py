@@ -7,12 +7,12 @@ import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, HttpUrl, SecretStr, field_validator, model_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
 from quintet_servicekit.settings import ServiceSettings
 
-BackendKind = Literal["extractive", "transformers"]
+BackendKind = Literal["extractive", "openvino", "transformers", "openai"]
 
 
 class GeneratorSettings(ServiceSettings):
@@ -22,41 +22,83 @@ class GeneratorSettings(ServiceSettings):
 
     backends: Annotated[tuple[BackendKind, ...], NoDecode, Field(min_length=1)] = (
         "extractive",
-        "transformers",
+        "openvino",
     )
     """Backends to have, by preference; the first answers requests that name no model.
     A JSON list, or names with commas between. The order is that of
     bench/answer_quality.py."""
     load_all: bool = False
     """Whether all backends load at start, or only the first and the others when first
-    called. Loading the language model takes 5 s and 400 MB, for a backend that may never
+    called. Loading the language model takes 3 s and 300 MB, for a backend that may never
     be asked for; the call that loads it waits that long."""
     max_passages_chars: int = Field(1_000_000, ge=1_000, le=10_000_000)
     """Most characters of a request's passages together. 64 passages of 15,000 fit; the
     extractive backend takes a second or so for that much."""
     queue: int = Field(16, ge=0, le=10_000)
     """Requests that may wait for each backend. Sixteen short answers of the packaged
-    model take about half a minute, which is as long as a caller waits."""
+    model take ten seconds through openvino and half a minute through transformers, which
+    is as long as a caller waits."""
 
     extractive_sentences: int = Field(3, ge=1, le=16)
     """Most sentences of an extractive answer. The third still raised the answers
     contained from 90 to 92 % on XQuAD's development questions."""
 
     model: str = ""
-    """Model of the transformers backend: a folder, or a hub repository's name. Empty: the
-    packaged SmolLM2-135M-Instruct."""
+    """Model of the local backends. For openvino a folder that optimum exported, for
+    transformers a folder or a hub repository's name. Empty: the packaged
+    SmolLM2-135M-Instruct."""
     model_name: str = Field("", max_length=200)
     """Name by which requests choose it. Empty: the last part of `model` in lower case,
-    or "smollm2-135m-instruct"."""
+    or "smollm2-135m-instruct". Where both local backends are listed, that of
+    transformers has "-transformers" after it."""
     model_dir: Path = Path(sys.prefix) / "share" / "quintet" / "models"
-    """Folder for the packaged model in the form that transformers loads fast, some 270 MB."""
+    """Folder for the packaged model in the form that a backend loads fast: some 150 MB for
+    openvino, 270 MB for transformers."""
     allow_downloads: bool = False
     """Whether a hub repository that is not in the local cache may be downloaded."""
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
-    """What the model computes in. "auto" is bfloat16 on processors that have it (1.6
+    """What the transformers model computes in. "auto" is bfloat16 on processors that have it (1.6
     times as fast as float32 in decoding, 1.9 times in reading the prompt), else float32."""
     threads: int = Field(2, ge=1, le=256)
-    """Threads of the model's arithmetic: as many as the service has cores to itself."""
+    """Threads of a local model's arithmetic: as many as the service has cores to itself."""
+
+    slots: int = Field(8, ge=1, le=256)
+    """Requests that openvino runs at once; each step serves all of them. Beyond eight, two
+    cores give each less than a person reads."""
+    kv_cache_tokens: int = Field(32_768, ge=1_024, le=10_000_000)
+    """Tokens of prompts and answers, running and remembered, that openvino's cache holds:
+    14 kB each for the packaged model, 450 MB together once it is full. Prompts that begin
+    as an earlier one did are read from it. Also the most of one request."""
+    step_tokens: int = Field(512, ge=32, le=65_536)
+    """Most tokens of prompts that a step of openvino reads: some 0.4 s on two cores, for
+    which the other answers pause."""
+    openvino_precision: Literal["f32", "bf16", "f16"] = "f32"
+    """What openvino computes attention and norms in. With bf16 the packaged model misses
+    easy questions that it answers in f32, and is no faster."""
+
+    openai_base_url: HttpUrl | None = None
+    """Address of a server of OpenAI's protocol, up to what stands before
+    /chat/completions: http://vllm:8000/v1. Needed by the openai backend."""
+    openai_model: str = Field("", max_length=200)
+    """Model's name at that server. Needed by the openai backend."""
+    openai_name: str = Field("", max_length=200)
+    """Name by which requests choose it here. Empty: the last part of `openai_model` in
+    lower case."""
+    openai_api_key: SecretStr = SecretStr("")
+    """Key sent as a bearer token; empty for none."""
+    openai_context_tokens: int = Field(0, ge=0)
+    """Most tokens of prompt and answer that the model takes, for callers who pack prompts.
+    0: not known; the server refuses what is too long."""
+    openai_tokenizer: str = Field("", max_length=200)
+    """Name of the tokenizer service's model with the same tokens. Empty: none."""
+    openai_connect_seconds: float = Field(2.0, gt=0, le=60)
+    """How long the server may take to accept a connection."""
+    openai_first_byte_seconds: float = Field(60.0, gt=0, le=3600)
+    """How long it may take to begin its answer: a hosted model's queue, and a long prompt."""
+    openai_idle_seconds: float = Field(15.0, gt=0, le=3600)
+    """How long a stream that has begun may say nothing."""
+    openai_max_concurrent: int = Field(32, ge=1, le=10_000)
+    """Requests at the server at once; `queue` more may wait for a connection."""
 
     @field_validator("backends", mode="before")
     @classmethod
@@ -74,10 +116,38 @@ class GeneratorSettings(ServiceSettings):
             raise ValueError("a backend is listed twice")
         return value
 
+    @model_validator(mode="after")
+    def _complete(self) -> GeneratorSettings:
+        if "openai" in self.backends and not (self.openai_base_url and self.openai_model):
+            raise ValueError("the openai backend needs OPENAI_BASE_URL and OPENAI_MODEL")
+        names = {
+            "extractive": "extractive",
+            "openvino": self.served_name,
+            "transformers": self.transformers_name,
+            "openai": self.openai_served_name,
+        }
+        listed = [names[kind] for kind in self.backends]
+        if len(set(listed)) < len(listed):
+            raise ValueError(
+                "two backends' models have the same name; set MODEL_NAME or OPENAI_NAME"
+            )
+        return self
+
     @property
     def served_name(self) -> str:
-        """The name by which requests choose the transformers model."""
+        """The name of the local model, and of its tokenizer."""
         return self.model_name or (self.model and Path(self.model).name.lower()) or PACKAGED_NAME
+
+    @property
+    def transformers_name(self) -> str:
+        """The name of the transformers backend's model."""
+        suffix = "-transformers" if "openvino" in self.backends else ""
+        return self.served_name + suffix
+
+    @property
+    def openai_served_name(self) -> str:
+        """The name of the openai backend's model."""
+        return self.openai_name or self.openai_model.rpartition("/")[2].lower()
 
 
 PACKAGED_NAME = "smollm2-135m-instruct"

@@ -11,12 +11,13 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from quintet_generator.lazily import Lazy
+from quintet_generator.limits import check_room
 from quintet_generator.model_files import describe, find_folder
-from quintet_generator.models import Event, ModelInfo, Query
+from quintet_generator.models import Event, Feature, ModelInfo, Query
 from quintet_generator.prompts import PromptTemplate
 from quintet_generator.settings import GeneratorSettings
 from quintet_generator.streaming import stream_from_thread
-from quintet_servicekit.errors import Reason, ServiceError
 from quintet_servicekit.executor import BoundedExecutor
 
 if TYPE_CHECKING:
@@ -32,46 +33,47 @@ class TransformersBackend:
     def __init__(
         self, settings: GeneratorSettings, *, encoding: BoundedExecutor, decoding: BoundedExecutor
     ) -> None:
-        self.name = settings.served_name
+        self.name = settings.transformers_name
         self.operation = "chat"
+        self.features = frozenset({Feature.LOGPROBS})
         self._settings = settings
         self._encoding = encoding
         self._decoding = decoding
         self._folder: Path | None = None
-        self._model: LanguageModel | None = None
+        # Loaded on the thread that will run it.
+        self._model = Lazy(decoding, self._loaded)
 
     async def describe(self) -> ModelInfo:
         """Find the model, and prepare it if it is the packaged one and never was."""
-        settings = self._settings
-        self._folder = await self._encoding.run(find_folder, settings)
-        return await self._encoding.run(describe, self._folder, settings)
+        self._folder = await self._encoding.run(find_folder, self._settings)
+        return await self._encoding.run(
+            lambda: describe(
+                "transformers",
+                self.name,
+                self._folder_of_model(),
+                self._settings.dtype,
+                tokenizer=self._settings.served_name,
+            )
+        )
 
     async def load(self) -> None:
         """Load the model, once, on the thread that will run it. Raises `ServiceError`
         OVERLOADED when the queue is full."""
-        await self._ready()
+        await self._model.get()
 
-    async def _ready(self) -> LanguageModel:
-        if self._model is not None:
-            return self._model
-        return await self._decoding.run(self._loaded)
+    def _folder_of_model(self) -> Path:
+        assert self._folder is not None, "described before it is loaded"
+        return self._folder
 
     def _loaded(self) -> LanguageModel:
-        # The one thread is lock enough: who comes second finds the model there, even
-        # if the first has left meanwhile.
-        if self._model is None:
-            # Imported here for the seconds that it takes: a service that never uses
-            # this backend does without torch.
-            from quintet_generator.language_model import LanguageModel
+        # Imported here for the seconds that it takes: a service that never uses this
+        # backend does without torch.
+        from quintet_generator.language_model import LanguageModel
 
-            assert self._folder is not None, "described before it is loaded"
-            self._model = LanguageModel(
-                self.name,
-                self._folder,
-                dtype=self._settings.dtype,
-                threads=self._settings.threads,
-            )
-        return self._model
+        settings = self._settings
+        return LanguageModel(
+            self.name, self._folder_of_model(), dtype=settings.dtype, threads=settings.threads
+        )
 
     async def generate(self, query: Query, template: PromptTemplate) -> AsyncGenerator[Event, None]:
         """Yield the answer as it is decoded; the first call loads the model.
@@ -79,22 +81,11 @@ class TransformersBackend:
         Raises `ServiceError` INPUT_TOO_LONG before it takes a place in the queue, and
         OVERLOADED when the queue is full.
         """
-        model = await self._ready()
+        model = await self._model.get()
         tokens = await self._encoding.run(
             lambda: model.encode(template.render(query.question, query.passages))
         )
-        limit = model.context_tokens - query.max_tokens
-        if len(tokens) > limit:
-            raise ServiceError(
-                Reason.INPUT_TOO_LONG,
-                f"the prompt has {len(tokens)} tokens; with max_tokens of {query.max_tokens}"
-                f" this model has room for {max(limit, 0)}",
-                metadata={
-                    "limit": str(max(limit, 0)),
-                    "actual": str(len(tokens)),
-                    "unit": "tokens",
-                },
-            )
+        check_room(len(tokens), query, model.context_tokens)
         stream = stream_from_thread(
             self._decoding, lambda still_wanted: model.generate(tokens, query, still_wanted)
         )

@@ -32,7 +32,11 @@ class GeneratorServiceStub(object):
     NOT_FOUND with TEMPLATE_NOT_FOUND. A prompt that leaves the model no room for
     `max_tokens` is INVALID_ARGUMENT with INPUT_TOO_LONG. A full queue is
     RESOURCE_EXHAUSTED with OVERLOADED. A caller who leaves ends the work within
-    one decode step.
+    one decode step. What the model does not have (`json_schema`, `logprobs`) is
+    FAILED_PRECONDITION with UNSUPPORTED_BY_MODEL, naming "model" and "feature". A
+    model behind another server adds UNAVAILABLE with DEPENDENCY_UNAVAILABLE and
+    DEADLINE_EXCEEDED, a stream that breaks included: a stream without `completed`
+    is no answer.
     """
 
     def __init__(self, channel):
@@ -65,7 +69,11 @@ class GeneratorServiceServicer(object):
     NOT_FOUND with TEMPLATE_NOT_FOUND. A prompt that leaves the model no room for
     `max_tokens` is INVALID_ARGUMENT with INPUT_TOO_LONG. A full queue is
     RESOURCE_EXHAUSTED with OVERLOADED. A caller who leaves ends the work within
-    one decode step.
+    one decode step. What the model does not have (`json_schema`, `logprobs`) is
+    FAILED_PRECONDITION with UNSUPPORTED_BY_MODEL, naming "model" and "feature". A
+    model behind another server adds UNAVAILABLE with DEPENDENCY_UNAVAILABLE and
+    DEADLINE_EXCEEDED, a stream that breaks included: a stream without `completed`
+    is no answer.
     """
 
     def Generate(self, request, context):
@@ -123,7 +131,11 @@ class GeneratorService(object):
     NOT_FOUND with TEMPLATE_NOT_FOUND. A prompt that leaves the model no room for
     `max_tokens` is INVALID_ARGUMENT with INPUT_TOO_LONG. A full queue is
     RESOURCE_EXHAUSTED with OVERLOADED. A caller who leaves ends the work within
-    one decode step.
+    one decode step. What the model does not have (`json_schema`, `logprobs`) is
+    FAILED_PRECONDITION with UNSUPPORTED_BY_MODEL, naming "model" and "feature". A
+    model behind another server adds UNAVAILABLE with DEPENDENCY_UNAVAILABLE and
+    DEADLINE_EXCEEDED, a stream that breaks included: a stream without `completed`
+    is no answer.
     """
 
     @staticmethod

@@ -33,7 +33,11 @@ class GeneratorServiceStub:
     NOT_FOUND with TEMPLATE_NOT_FOUND. A prompt that leaves the model no room for
     `max_tokens` is INVALID_ARGUMENT with INPUT_TOO_LONG. A full queue is
     RESOURCE_EXHAUSTED with OVERLOADED. A caller who leaves ends the work within
-    one decode step.
+    one decode step. What the model does not have (`json_schema`, `logprobs`) is
+    FAILED_PRECONDITION with UNSUPPORTED_BY_MODEL, naming "model" and "feature". A
+    model behind another server adds UNAVAILABLE with DEPENDENCY_UNAVAILABLE and
+    DEADLINE_EXCEEDED, a stream that breaks included: a stream without `completed`
+    is no answer.
     """
 
     @_typing.overload
@@ -57,7 +61,11 @@ class GeneratorServiceAsyncStub(GeneratorServiceStub):
     NOT_FOUND with TEMPLATE_NOT_FOUND. A prompt that leaves the model no room for
     `max_tokens` is INVALID_ARGUMENT with INPUT_TOO_LONG. A full queue is
     RESOURCE_EXHAUSTED with OVERLOADED. A caller who leaves ends the work within
-    one decode step.
+    one decode step. What the model does not have (`json_schema`, `logprobs`) is
+    FAILED_PRECONDITION with UNSUPPORTED_BY_MODEL, naming "model" and "feature". A
+    model behind another server adds UNAVAILABLE with DEPENDENCY_UNAVAILABLE and
+    DEADLINE_EXCEEDED, a stream that breaks included: a stream without `completed`
+    is no answer.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -77,7 +85,11 @@ class GeneratorServiceServicer(metaclass=_abc_1.ABCMeta):
     NOT_FOUND with TEMPLATE_NOT_FOUND. A prompt that leaves the model no room for
     `max_tokens` is INVALID_ARGUMENT with INPUT_TOO_LONG. A full queue is
     RESOURCE_EXHAUSTED with OVERLOADED. A caller who leaves ends the work within
-    one decode step.
+    one decode step. What the model does not have (`json_schema`, `logprobs`) is
+    FAILED_PRECONDITION with UNSUPPORTED_BY_MODEL, naming "model" and "feature". A
+    model behind another server adds UNAVAILABLE with DEPENDENCY_UNAVAILABLE and
+    DEADLINE_EXCEEDED, a stream that breaks included: a stream without `completed`
+    is no answer.
     """
 
     @_abc_1.abstractmethod

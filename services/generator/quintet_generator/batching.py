@@ -1,0 +1,214 @@
+"""The service's side of the batching process: starts it, feeds it, fans out its tokens.
+
+Runs in the event loop; nothing here blocks. A request waits in line until one of the
+slots is free; a caller who leaves gives up its place at once, or its slot with the
+next step.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import sys
+import time
+from asyncio.subprocess import PIPE, Process
+from collections import deque
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from prometheus_client import Gauge, Histogram
+
+from quintet_generator.batch_messages import (
+    BatchConfig,
+    Cancel,
+    Progress,
+    Start,
+    command_line,
+    progress,
+)
+from quintet_generator.metrics import DECODE_STEPS
+from quintet_generator.models import Token
+from quintet_servicekit import telemetry
+from quintet_servicekit.errors import Reason, ServiceError
+
+_RUNNING = Gauge("quintet_generator_requests_running", "Requests that hold a slot.", ("model",))
+_WAITING = Gauge("quintet_generator_requests_waiting", "Requests in line for a slot.", ("model",))
+_WAIT_SECONDS = Histogram(
+    "quintet_generator_queue_seconds",
+    "Time that a request waited for a slot.",
+    ("model",),
+    buckets=(0.001, 0.01, 0.1, 0.5, 1, 2.5, 5, 10, 30),
+)
+_LINE_BYTES = 1 << 20
+
+
+@dataclass(eq=False)
+class _Request:
+    start: Start
+    steps: asyncio.Queue[Progress | ServiceError] = field(default_factory=asyncio.Queue)
+    queued_at: float = field(default_factory=time.perf_counter)
+
+
+class BatchingProcess:
+    """Runs requests in a process of `config`, at most `queue` of them waiting.
+
+    `command` is the program and its arguments before the configuration.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        config: BatchConfig,
+        *,
+        queue: int,
+        command: tuple[str, ...] = (sys.executable, "-P", "-m", "quintet_generator.batch_worker"),
+    ) -> None:
+        self._name = name
+        self._config = config
+        self._queue = queue
+        self._command = command
+        self._numbers = itertools.count()
+        self._line: deque[_Request] = deque()
+        self._slots: dict[int, _Request] = {}
+        self._starting: asyncio.Task[None] | None = None
+        self._process: Process | None = None
+        self._reading: asyncio.Task[None] | None = None
+        self._steps = DECODE_STEPS.labels(name, "batch")
+
+    @property
+    def running(self) -> int:
+        """Number of requests that hold a slot."""
+        return len(self._slots)
+
+    @property
+    def waiting(self) -> int:
+        """Number of requests in line."""
+        return len(self._line)
+
+    async def start(self) -> None:
+        """Start the process and wait until its model is loaded; nothing if it runs.
+
+        Raises RuntimeError if it ends before that.
+        """
+        if self._process is not None:
+            return
+        if self._starting is None or self._starting.done():
+            self._starting = asyncio.create_task(self._start())
+        # A caller who leaves does not stop it: the next one finds it loaded.
+        await asyncio.shield(self._starting)
+
+    async def _start(self) -> None:
+        process = await asyncio.create_subprocess_exec(
+            *self._command, json.dumps(asdict(self._config)), stdin=PIPE, stdout=PIPE,
+            limit=_LINE_BYTES,
+        )  # fmt: skip
+        try:
+            assert process.stdout is not None
+            if not await process.stdout.readline():
+                raise RuntimeError(f"the process of {self._name} ended while it loaded the model")
+        except BaseException:
+            await _end(process)
+            raise
+        self._process = process
+        self._reading = asyncio.create_task(self._read(process))
+
+    async def tokens(self, make: Callable[[int], Start]) -> AsyncGenerator[Token, None]:
+        """Yield the tokens of the request that `make` gives for its number.
+
+        Raises `ServiceError` OVERLOADED when the line, or the KV cache, is full, and
+        DEPENDENCY_UNAVAILABLE when the process ends meanwhile.
+        """
+        if len(self._slots) + len(self._line) >= self._config.slots + self._queue:
+            raise ServiceError(Reason.OVERLOADED, f"the queue of {self._name} is full")
+        request = _Request(make(next(self._numbers)))
+        self._line.append(request)
+        ended = False
+        try:
+            await self.start()
+            self._fill_slots()
+            while not ended:
+                step = await request.steps.get()
+                if isinstance(step, ServiceError):
+                    ended = True
+                    raise step
+                ended = step.ending is not None
+                if step.ending == "no_room":
+                    raise ServiceError(Reason.OVERLOADED, f"the cache of {self._name} is full")
+                for token, logprob in itertools.zip_longest(step.tokens, step.logprobs):
+                    yield Token(token, logprob or 0.0)
+        finally:
+            if not ended:
+                self._give_up(request)
+
+    def _fill_slots(self) -> None:
+        while self._process is not None and self._line and self.running < self._config.slots:
+            request = self._line.popleft()
+            self._slots[request.start.id] = request
+            _WAIT_SECONDS.labels(self._name).observe(time.perf_counter() - request.queued_at)
+            self._send(request.start)
+        self._count()
+
+    def _give_up(self, request: _Request) -> None:
+        if request in self._line:
+            self._line.remove(request)
+        elif request.start.id in self._slots:
+            self._send(Cancel(request.start.id))  # its slot is free when the process says so
+        self._count()
+
+    def _send(self, command: Start | Cancel) -> None:
+        # Not drained: the process reads between any two steps, and what can wait in
+        # the pipe is bounded by the slots.
+        assert self._process is not None and self._process.stdin is not None
+        self._process.stdin.write(command_line(command))
+
+    async def _read(self, process: Process) -> None:
+        assert process.stdout is not None
+        while text := await process.stdout.readline():
+            self._steps.inc()
+            for step in progress(text):
+                request = self._slots[step.id]
+                request.steps.put_nowait(step)
+                if step.ending:
+                    del self._slots[step.id]
+            self._fill_slots()
+        self._process = None
+        status = await process.wait()
+        telemetry.logger().error("the batching process ended", model=self._name, status=status)
+        self._fail_all()
+
+    def _fail_all(self) -> None:
+        for request in (*self._slots.values(), *self._line):
+            request.steps.put_nowait(
+                ServiceError(
+                    Reason.DEPENDENCY_UNAVAILABLE,
+                    f"the process of {self._name} ended; it starts again with the next request",
+                    metadata={"dependency": self._name},
+                )
+            )
+        self._slots.clear()
+        self._line.clear()
+        self._count()
+
+    def _count(self) -> None:
+        _RUNNING.labels(self._name).set(self.running)
+        _WAITING.labels(self._name).set(self.waiting)
+
+    async def close(self) -> None:
+        """End the process; requests that still run fail."""
+        tasks: list[asyncio.Task[Any]] = [it for it in (self._starting, self._reading) if it]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        process, self._process = self._process, None
+        if process is not None:
+            await _end(process)
+        self._fail_all()
+
+
+async def _end(process: Process) -> None:
+    """Kill it: it holds nothing that is worth a farewell."""
+    if process.returncode is None:
+        process.kill()
+    await process.wait()

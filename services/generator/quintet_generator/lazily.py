@@ -1,0 +1,32 @@
+"""What takes long to make and may never be needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from quintet_servicekit.executor import BoundedExecutor
+
+T = TypeVar("T")
+
+
+class Lazy(Generic[T]):
+    """Makes a value once, on an executor of one thread, when it is first asked for."""
+
+    def __init__(self, executor: BoundedExecutor, make: Callable[[], T]) -> None:
+        self._executor = executor
+        self._make = make
+        self._value: T | None = None
+
+    async def get(self) -> T:
+        """Return the value. Raises what making it raises; the next call tries again."""
+        if self._value is not None:
+            return self._value
+        return await self._executor.run(self._made)
+
+    def _made(self) -> T:
+        # The one thread is lock enough: who comes second finds the value there, even
+        # if the first has left meanwhile.
+        if self._value is None:
+            self._value = self._make()
+        return self._value
