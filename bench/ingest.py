@@ -151,12 +151,17 @@ async def _embed(stack: Stack, chunks: list[str]) -> float:
 
 async def _new_database(stack: Stack) -> str:
     """Make a database of its own beside ours; return its SQLAlchemy URL."""
-    endpoint = stack.endpoints["postgres"]
-    password = await asyncio.to_thread(Path(endpoint["password_file"]).read_text)
-    url = endpoint["dsn"].replace("@", f":{password}@")
+    url = await asyncio.to_thread(database_url, stack)
     async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
         await connection.execute(sql.SQL("CREATE DATABASE langchain"))
     url = url.rpartition("/")[0] + "/langchain"
     async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
         await connection.execute("CREATE EXTENSION vector")
     return url.replace("postgresql://", "postgresql+psycopg://")
+
+
+def database_url(stack: Stack) -> str:
+    """Return the URI of the stack's database, with its password; reads a file."""
+    endpoint = stack.endpoints["postgres"]
+    password = Path(endpoint["password_file"]).read_text()
+    return endpoint["dsn"].replace("@", f":{password}@")

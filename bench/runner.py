@@ -16,7 +16,16 @@ from bench.machine import circumstances
 from bench.report import Report, table
 from bench.run import Run
 
-NAMES = ("limits", "embedder", "queries", "tokenizer", "ingest", "memory")
+NAMES = (
+    "limits",
+    "embedder",
+    "queries",
+    "tokenizer",
+    "ingest",
+    "memory",
+    "chain",
+    "chain_model",
+)
 """Modules of this package with an `async def bench(run: Run) -> list[Figure]`."""
 
 

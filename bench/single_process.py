@@ -1,0 +1,171 @@
+"""What a program in one process would do for a question, made of the very same parts.
+
+No service, no queue, no trace, no wire but PostgreSQL's; the models, the statement and
+the prompt are those that the services use, each called the fastest way we know, on all
+cores. It answers one question after the other, as such programs do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino as ov
+import psycopg
+from numpy.typing import NDArray
+from pgvector.psycopg import register_vector
+from psycopg.rows import dict_row
+from tokenizers import Tokenizer
+
+from quintet_embedder.checkpoint import read_checkpoint
+from quintet_embedder.openvino_backend import MODEL_FILE
+from quintet_embedder.prepare import converted_folder
+from quintet_embedder.settings import Settings as EmbedderSettings
+from quintet_embedder.settings import model_folder
+from quintet_gateway.citations import Citer
+from quintet_gateway.packing import pack
+from quintet_gateway.settings import Settings as GatewaySettings
+from quintet_generator.chat_tokenizer import ChatTokenizer
+from quintet_generator.extractive import answer
+from quintet_generator.model_files import find_openvino_folder
+from quintet_generator.models import Citation, Passage, Query, TextDelta
+from quintet_generator.prompts import Templates
+from quintet_generator.settings import GeneratorSettings
+from quintet_retriever.models import CollectionKey, Mode, SearchQuery
+from quintet_retriever.search_sql import index_settings, search_statement
+from quintet_retriever.settings import Settings as RetrieverSettings
+
+_BLOCK_TOKENS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer and the number of passages that it rests on."""
+
+    text: str
+    passages: int
+    citations: int
+
+
+class SingleProcess:
+    """The pipeline. `with_model` also loads the language model."""
+
+    def __init__(self, database: str, collection: str, threads: int, *, with_model: bool) -> None:
+        self._embedder = _Embedder(threads)
+        self._search = _Search(database, collection)
+        self._generator = _Generator(threads) if with_model else None
+        self._limits = GatewaySettings()
+        self._sentences = GeneratorSettings().extractive_sentences
+
+    def ask(self, question: str, max_tokens: int) -> Answer:
+        """Return the answer from the best passages, with its citations."""
+        hits = self._search(question, self._embedder(question), self._limits.default_passages)
+        found = [Passage(hit["title"], hit["text"]) for hit in hits]
+        count = self._generator.count if self._generator else self._embedder.count
+        sizes = count([question, *(it.text for it in found)])[1:]
+        kept = [found[index] for index in pack(sizes, self._limits.context_tokens)]
+        if self._generator is None:
+            query = Query("", question, tuple(kept), "answer", max_tokens)
+            events = answer(query, self._sentences)
+            text = "".join(it.text for it in events if isinstance(it, TextDelta))
+            return Answer(text, len(kept), sum(isinstance(it, Citation) for it in events))
+        text = self._generator(question, kept, max_tokens)
+        citer = Citer([it.text for it in kept], self._limits.min_citation_support)
+        citations = [*citer.feed(text), *citer.finish()]
+        return Answer(text, len(kept), len(citations))
+
+
+class _Embedder:
+    def __init__(self, threads: int) -> None:
+        settings = EmbedderSettings()
+        self._tokenizer = Tokenizer.from_file(
+            str(read_checkpoint(model_folder(settings)).tokenizer_file)
+        )
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        compiled = ov.Core().compile_model(
+            converted_folder(settings) / MODEL_FILE,
+            "CPU",
+            {
+                "INFERENCE_PRECISION_HINT": "bf16",
+                "NUM_STREAMS": "1",
+                "INFERENCE_NUM_THREADS": threads,
+            },
+        )
+        self._request = compiled.create_infer_request()
+
+    def count(self, texts: list[str]) -> list[int]:
+        return [len(it.ids) for it in self._tokenizer.encode_batch_fast(texts)]
+
+    def __call__(self, question: str) -> NDArray[np.float32]:
+        ids = np.array([self._tokenizer.encode(question).ids], dtype=np.int64)
+        outputs = self._request.infer([ids, np.ones_like(ids)], share_inputs=True)
+        vector: NDArray[np.float32] = np.array(outputs[0][0], dtype=np.float32)
+        return vector / np.linalg.norm(vector)
+
+
+class _Search:
+    def __init__(self, database: str, collection: str) -> None:
+        self._connection = psycopg.connect(database, autocommit=True, row_factory=dict_row)
+        self._connection.execute("SELECT set_config('jit', 'off', false)")
+        register_vector(self._connection)
+        found = self._connection.execute(
+            "SELECT id, embedding_revision, dimension FROM retriever.collection WHERE name = %s",
+            [collection],
+        ).fetchone()
+        assert found is not None
+        self._key = CollectionKey(**found)
+        self._settings = RetrieverSettings()
+
+    def __call__(self, text: str, vector: NDArray[np.float32], k: int) -> Sequence[dict[str, Any]]:
+        query = SearchQuery(Mode.HYBRID, text, vector, k, None)
+        connection = self._connection
+        with connection.pipeline():
+            connection.execute("BEGIN")
+            for statement in (
+                index_settings(self._settings),
+                search_statement(self._key, query, self._settings),
+            ):
+                cursor = connection.execute(statement.sql, statement.parameters)
+            connection.execute("COMMIT")
+        return cursor.fetchall()
+
+
+class _Generator:
+    def __init__(self, threads: int) -> None:
+        import openvino_genai as genai
+
+        settings = GeneratorSettings()
+        folder = find_openvino_folder(settings)
+        self._chat = ChatTokenizer(folder)
+        self._plain = Tokenizer.from_file(str(Path(folder) / "tokenizer.json"))
+        self._template = Templates.packaged().get("answer")
+        scheduling = genai.SchedulerConfig()
+        scheduling.num_kv_blocks = -(-settings.kv_cache_tokens // _BLOCK_TOKENS)
+        scheduling.max_num_batched_tokens = settings.step_tokens
+        scheduling.enable_prefix_caching = True
+        self._pipeline = genai.ContinuousBatchingPipeline(
+            str(folder),
+            scheduling,
+            "CPU",
+            {
+                "INFERENCE_NUM_THREADS": threads,
+                "INFERENCE_PRECISION_HINT": settings.openvino_precision,
+            },
+        )
+        self._generation = genai.GenerationConfig()
+        self._generation.stop_token_ids = set(self._chat.end_tokens(folder))
+
+    def count(self, texts: list[str]) -> list[int]:
+        return [len(it.ids) for it in self._plain.encode_batch_fast(texts)]
+
+    def __call__(self, question: str, passages: Sequence[Passage], max_tokens: int) -> str:
+        prompt = self._chat.encode(self._template.render(question, passages))
+        self._generation.max_new_tokens = max_tokens
+        [result] = self._pipeline.generate(
+            [ov.Tensor(np.array([prompt], dtype=np.int64))], [self._generation]
+        )
+        return self._chat.decode(result.m_generation_ids[0])
