@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, contextmanager
+from functools import cache, partial
 from typing import Any
 
 import grpc
@@ -82,6 +83,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             (True, False): grpc.stream_unary_rpc_method_handler,
             (True, True): grpc.stream_stream_rpc_method_handler,
         }[bool(handler.request_streaming), bool(handler.response_streaming)]
+        meters = _Meters(method)
         behaviour: Any = (
             handler.unary_unary
             or handler.unary_stream
@@ -90,7 +92,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         )
 
         async def unary(request: Any, context: Context) -> Any:
-            call = _Call(method, context)
+            call = _Call(method, meters, context)
             with call.observed():
                 try:
                     self._admit()
@@ -100,7 +102,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             return await call.abort(failure)
 
         async def stream(request: Any, context: Context) -> None:
-            call = _Call(method, context)
+            call = _Call(method, meters, context)
             with call.observed():
                 try:
                     self._admit()
@@ -160,17 +162,29 @@ async def _checked_stream(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
         yield _checked(request)
 
 
+class _Meters:
+    """The metrics of one method, their labels looked up once."""
+
+    def __init__(self, method: str) -> None:
+        service, name = method.rsplit("/", 1)
+        self.started = _STARTED.labels(service, name)
+        self.in_flight = _IN_FLIGHT.labels(service, name)
+        self.seconds = _SECONDS.labels(service, name)
+        self.handled = cache(partial(_HANDLED.labels, service, name))
+
+
 class _Call:
     """What is told about one call."""
 
-    def __init__(self, method: str, context: Context) -> None:
+    def __init__(self, method: str, meters: _Meters, context: Context) -> None:
         self._method = method
-        self._labels = tuple(method.rsplit("/", 1))
+        self._meters = meters
         self._context = context
         self._code = grpc.StatusCode.OK
         self._reason = ""
         carrier = {k: v for k, v in context.invocation_metadata() or () if isinstance(v, str)}
-        parent = extract(carrier)
+        # Reading a parent out of metadata that holds none costs as much as one that does.
+        parent = extract(carrier) if "traceparent" in carrier else otel_context.Context()
         self._span = telemetry.tracer().start_span(
             method,
             parent,
@@ -185,8 +199,8 @@ class _Call:
     @contextmanager
     def observed(self) -> Iterator[None]:
         """Measure the call, and end its span, whatever way it ends."""
-        _STARTED.labels(*self._labels).inc()
-        _IN_FLIGHT.labels(*self._labels).inc()
+        self._meters.started.inc()
+        self._meters.in_flight.inc()
         began = time.perf_counter()
         try:
             yield
@@ -198,9 +212,9 @@ class _Call:
         finally:
             seconds = time.perf_counter() - began
             code = self._code.name
-            _IN_FLIGHT.labels(*self._labels).dec()
-            _HANDLED.labels(*self._labels, code).inc()
-            _SECONDS.labels(*self._labels).observe(seconds)
+            self._meters.in_flight.dec()
+            self._meters.handled(code).inc()
+            self._meters.seconds.observe(seconds)
             self._span.set_attribute("rpc.response.status_code", code)
             if self._code in _SERVER_FAULTS:
                 self._span.set_attribute("error.type", code)

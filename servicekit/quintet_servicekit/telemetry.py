@@ -39,8 +39,9 @@ def tracer() -> trace.Tracer:
     return trace.get_tracer("quintet")
 
 
+@cache
 def logger() -> structlog.stdlib.BoundLogger:
-    """Return the structured logger."""
+    """Return the structured logger; it keeps what it was configured with at first use."""
     return cast(structlog.stdlib.BoundLogger, structlog.get_logger())
 
 
@@ -65,6 +66,7 @@ def configure(name: str, settings: ServiceSettings) -> TracerProvider:
         logger_factory=structlog.WriteLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
+    logger.cache_clear()
     structlog.contextvars.bind_contextvars(service=name)
     # Libraries log through the standard module: warnings only, to the same place.
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(name)s: %(message)s")
