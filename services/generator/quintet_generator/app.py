@@ -9,6 +9,7 @@ from quintet.generator.v1 import generator_service_pb2 as pb
 from quintet.generator.v1 import generator_service_pb2_grpc as pb_grpc
 from quintet_generator.engine import Backend, Engine
 from quintet_generator.extractive import ExtractiveBackend
+from quintet_generator.openai_backend import OpenAiBackend
 from quintet_generator.openvino_backend import OpenVinoBackend
 from quintet_generator.prompts import Templates
 from quintet_generator.servicer import GeneratorServicer
@@ -37,9 +38,13 @@ async def open_application(settings: GeneratorSettings) -> AsyncIterator[Applica
                     executor("extractive"), sentences=settings.extractive_sentences
                 )
             if kind == "openvino":
-                made = OpenVinoBackend(settings, encoding=executor("prompt encoding"))
-                stack.push_async_callback(made.close)
-                return made
+                batching = OpenVinoBackend(settings, encoding=executor("prompt encoding"))
+                stack.push_async_callback(batching.close)
+                return batching
+            if kind == "openai":
+                remote = OpenAiBackend(settings)
+                stack.push_async_callback(remote.close)
+                return remote
             return TransformersBackend(
                 settings,
                 encoding=executor("prompt encoding"),

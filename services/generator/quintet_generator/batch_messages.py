@@ -20,6 +20,7 @@ class BatchConfig:
     end_tokens: Sequence[int]
     threads: int
     precision: str
+    cache_precision: str
     slots: int
     cache_tokens: int
     step_tokens: int

@@ -76,6 +76,7 @@ class Batch:
             {
                 "INFERENCE_NUM_THREADS": config.threads,
                 "INFERENCE_PRECISION_HINT": config.precision,
+                "KV_CACHE_PRECISION": config.cache_precision,
             },
         )
         self._end_tokens = set(config.end_tokens)

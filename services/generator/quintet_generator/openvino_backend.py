@@ -66,6 +66,7 @@ class OpenVinoBackend:
             end_tokens=sorted(end_tokens),
             threads=settings.threads,
             precision=settings.openvino_precision,
+            cache_precision=settings.kv_cache_precision,
             slots=settings.slots,
             cache_tokens=settings.kv_cache_tokens,
             step_tokens=settings.step_tokens,

@@ -75,6 +75,8 @@ class GeneratorSettings(ServiceSettings):
     openvino_precision: Literal["f32", "bf16", "f16"] = "f32"
     """What openvino computes attention and norms in. With bf16 the packaged model misses
     easy questions that it answers in f32, and is no faster."""
+    kv_cache_precision: Literal["u8", "f16", "f32"] = "u8"
+    """What openvino keeps the cache in; f16 takes twice the memory of u8."""
 
     openai_base_url: HttpUrl | None = None
     """Address of a server of OpenAI's protocol, up to what stands before
@@ -86,6 +88,11 @@ class GeneratorSettings(ServiceSettings):
     lower case."""
     openai_api_key: SecretStr = SecretStr("")
     """Key sent as a bearer token; empty for none."""
+    openai_proxy: str = ""
+    """Address of a proxy to reach it through; empty for none, whatever the environment says."""
+    openai_stream_usage: bool = True
+    """Whether to ask for the token counts of a stream. Some servers refuse the question
+    (`transformers serve`); usage is then an estimate and says so."""
     openai_context_tokens: int = Field(0, ge=0)
     """Most tokens of prompt and answer that the model takes, for callers who pack prompts.
     0: not known; the server refuses what is too long."""
