@@ -200,7 +200,8 @@ async def test_a_caller_who_leaves_mid_ingest_leaves_whole_documents_only(stack:
         listed = await stub.ListDocuments(pb.ListDocumentsRequest(collection=name, page_size=1000))
     stored = {document.id: document for document in listed.documents}
     assert {response.document_id for response in acknowledged} <= set(stored)
-    assert len(stored) <= 3 + 8
+    # Twelve were under way, and as many may have been acknowledged unread.
+    assert len(stored) <= 3 + 2 * 12
     assert {document.content_length for document in stored.values()} == {len(text)}
     assert len({document.chunk_count for document in stored.values()}) == 1
 

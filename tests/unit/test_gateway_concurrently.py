@@ -81,3 +81,25 @@ async def test_a_failure_of_the_source_reaches_the_consumer() -> None:
     with pytest.raises(ValueError, match="source"):
         async for _ in each(broken(), work, in_flight=2):
             pass
+
+
+async def test_items_under_way_weigh_no_more_than_allowed_and_a_heavy_one_goes_alone() -> None:
+    under_way: list[int] = []
+    most = 0
+
+    async def work(number: int) -> int:
+        nonlocal most
+        under_way.append(number)
+        most = max(most, len(under_way))
+        assert sum(under_way) <= 10 or len(under_way) == 1
+        await asyncio.sleep(0.001)
+        under_way.remove(number)
+        return number
+
+    async def weights() -> AsyncIterator[int]:
+        for number in (1, 2, 3, 4, 50, 5, 5, 5, 1):
+            yield number
+
+    done = each(weights(), work, in_flight=8, weigh=lambda it: it, max_weight=10)
+    assert sorted([number async for number in done]) == [1, 1, 2, 3, 4, 5, 5, 5, 50]
+    assert most == 4

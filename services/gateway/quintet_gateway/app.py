@@ -76,6 +76,7 @@ def _servicer(services: Services, settings: Settings) -> GatewayServicer:
         ingester,
         stream_limits=StreamLimits(
             documents_in_flight=settings.documents_in_flight,
+            chars_in_flight=settings.chars_in_flight,
             max_stream_documents=settings.max_stream_documents,
             max_document_chars=settings.max_document_chars,
             document_seconds=settings.document_seconds,

@@ -23,6 +23,7 @@ class StreamLimits:
     """Bounds of a stream and of its documents; see the settings of the same names."""
 
     documents_in_flight: int
+    chars_in_flight: int
     max_stream_documents: int
     max_document_chars: int
     document_seconds: float
@@ -42,7 +43,13 @@ class IngestStream:
     ) -> AsyncGenerator[pb.IngestResponse]:
         """Yield an acknowledgement a document, as each is committed or refused."""
         numbered = _numbered(requests)
-        work = each(numbered, self._acknowledge, in_flight=self._limits.documents_in_flight)
+        work = each(
+            numbered,
+            self._acknowledge,
+            in_flight=self._limits.documents_in_flight,
+            weigh=lambda item: len(item[1].document.content),
+            max_weight=self._limits.chars_in_flight,
+        )
         async with aclosing(work) as responses:
             async for response in responses:
                 yield response

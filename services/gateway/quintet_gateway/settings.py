@@ -72,8 +72,12 @@ class Settings(ServiceSettings):
     embed_calls: int = Field(3, ge=1, le=64)
     """Such calls of one document under way at once, so that the embedder has the next
     batch when it ends one."""
-    documents_in_flight: int = Field(4, ge=1, le=64)
-    """Documents of one ingest stream under way at once; more are not read."""
+    documents_in_flight: int = Field(12, ge=1, le=256)
+    """Documents of one ingest stream under way at once; more are not read. With four,
+    documents of a few chunks left the embedder idle for a fifteenth of the time."""
+    chars_in_flight: int = Field(1_000_000, ge=1, le=100_000_000)
+    """Characters of those documents together, which bounds their memory: with chunks
+    and vectors about 10 bytes each. A longer document goes alone."""
     max_stream_documents: int = Field(1_000_000, ge=1)
     """Most documents of one ingest stream: their ids are remembered, 16 bytes each,
     to find one that is sent twice."""
