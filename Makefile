@@ -1,9 +1,10 @@
 # Quintet: `make demo` shows it, `make test` proves it. All in .venv, nothing else.
 #
 #   PYTHON=…          the Python to make .venv with, 3.11 or later
+#   BENCH=…           names of benches for `make bench`; all without it
 #   TORCH_BACKEND=…   cpu (default), or what uv knows: auto, cu130, …
 
-.PHONY: install dev-install demo up test lint types protos protos-check check clean
+.PHONY: install dev-install demo up test bench lint types protos protos-check check clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -25,13 +26,16 @@ up: install ## run everything until Ctrl-C
 test: dev-install ## all tests: unit, contract, integration, end to end
 	.venv/bin/python -m pytest $(PYTEST_ARGS)
 
+bench: dev-install ## every published figure, beside what a user would pick instead; BENCH=embedder runs one
+	.venv/bin/python -m bench $(BENCH) $(BENCH_ARGS)
+
 lint: dev-install ## style, format, and which part may import which
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/lint-imports
 
 types: dev-install ## static types
-	.venv/bin/mypy servicekit services/* cli deploy/local tests
+	.venv/bin/mypy servicekit services/* cli deploy/local tests bench
 
 protos: ## generate the Python code of the contracts anew
 	PYTHON="$${PYTHON:-python3}" sh protos/generate.sh

@@ -94,7 +94,7 @@ async def measured(
 
         async def theirs_together() -> float:
             # However many wait, it answers one after the other.
-            asked = _some(fresh["d"], max(2, together // 2))
+            asked = _some(fresh["d"], max(2, together // 4))
             waits: list[float] = await single(questions=asked, max_tokens=max_tokens)
             return len(asked) / sum(waits)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.figures import shown
@@ -21,13 +21,15 @@ Contender = Callable[[], Awaitable[float]]
 
 @dataclass(frozen=True)
 class Run:
-    """One run of the benches. `folder` is for logs and state and goes at the end;
-    `say` shows people what is being done."""
+    """One run of a bench, or a quick one of several. `folder` is for logs and state and
+    goes at the end, as does what `resources` holds; `say` shows people what is done."""
 
     folder: Path
     quick: bool
     peers: bool
     say: Callable[[str], None]
+    resources: AsyncExitStack
+    _shared: list[Stack] = field(default_factory=list)
 
     @property
     def rounds(self) -> int:
@@ -83,6 +85,10 @@ class Run:
     @asynccontextmanager
     async def service(self, name: str) -> AsyncIterator[str]:
         """Run one service alone, as it is by default, and yield its address."""
+        if self.quick:
+            async with self.stack() as stack:
+                yield stack.endpoints[name]["grpc"]
+            return
         self.say(f"the {name} service: starting")
         service = Service(
             name,
@@ -101,10 +107,13 @@ class Run:
 
     @asynccontextmanager
     async def stack(self) -> AsyncIterator[Stack]:
-        """Run all of Quintet, as `make up` does, and yield it."""
-        self.say("the five services: starting")
-        async with running_stack(self.folder / "stack") as stack:
-            yield stack
+        """Run all of Quintet, as `make up` does, and yield it: until the bench ends, in a
+        quick run until the last one does."""
+        if not self._shared:
+            self.say("the five services: starting")
+            running = running_stack(self.folder / "stack")
+            self._shared.append(await self.resources.enter_async_context(running))
+        yield self._shared[0]
 
 
 def _last(samples: list[float]) -> str:

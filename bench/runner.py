@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from importlib import import_module
 from pathlib import Path
 
@@ -51,13 +52,22 @@ async def run_benches(
             if not console.is_terminal:
                 console.print(what)
 
-        for name in names:
-            progress.update(task, bench=name)
-            with tempfile.TemporaryDirectory(prefix="quintet-bench-") as folder:
-                run = Run(Path(folder), quick=quick, peers=peers, say=say)
-                figures = await import_module(f"bench.{name}").bench(run)
-            report.put(name, figures, circumstances())
-            found += figures
-            progress.advance(task)
+        # What is quick may share the services; what is measured gets its own.
+        for group in [names] if quick else [[name] for name in names]:
+            async with AsyncExitStack() as resources:
+                folder = tempfile.TemporaryDirectory(prefix="quintet-bench-")
+                run = Run(
+                    Path(resources.enter_context(folder)),
+                    quick=quick,
+                    peers=peers,
+                    say=say,
+                    resources=resources,
+                )
+                for name in group:
+                    progress.update(task, bench=name)
+                    figures = await import_module(f"bench.{name}").bench(run)
+                    report.put(name, figures, circumstances())
+                    found += figures
+                    progress.advance(task)
     console.print(table(found))
     return found
