@@ -13,6 +13,7 @@ import grpc
 
 from bench.corpus import passages
 from bench.figures import Figure, compared
+from bench.http_client import seconds_one_by_one
 from bench.limits import PASSAGE_GFLOP
 from bench.peers import MissingPeerError, python_of
 from bench.run import Contender, Run
@@ -30,7 +31,8 @@ OURS = "256 callers of one text each"
 STREAMS = "OpenVINO in process, a stream a core"
 WHOLE = "OpenVINO in process, one stream"
 REFERENCE = "sentence-transformers fp32 in process"
-INFINITY = "infinity-emb 0.0.78 bf16, 256 concurrent calls in process"
+INFINITY_SERVER = "infinity-emb 0.0.78's server in bf16, 256 callers"
+INFINITY = "infinity-emb 0.0.78 in bf16 in process, 256 concurrent calls"
 LIMIT = "bf16 arithmetic"
 
 
@@ -58,7 +60,7 @@ async def engine_in_process(run: Run) -> AsyncIterator[Worker]:
 
 
 async def _throughput(run: Run, stub: Any, in_process: Worker, model: str) -> list[Figure]:
-    texts = passages(128, run.size(384, 32))
+    texts = passages(128, run.size(320, 32))
     few = texts[: run.size(128, 16)]
     missing: dict[str, str] = {}
 
@@ -93,16 +95,23 @@ async def _throughput(run: Run, stub: Any, in_process: Worker, model: str) -> li
         if run.peers:
             try:
                 python = await python_of("infinity", run.say)
-                infinity = await stack.enter_async_context(
+                engine = await stack.enter_async_context(
                     run.worker("infinity_embedder", model, python=python)
                 )
+                server = await stack.enter_async_context(
+                    run.worker("infinity_server", model, python=python)
+                )
+                port = int(await server())
 
-                async def theirs() -> float:
-                    return len(few) / float(await infinity(texts=few, concurrency=CALLERS))
+                async def infinity() -> float:
+                    return len(few) / float(await engine(texts=few, concurrency=CALLERS))
 
-                contenders[INFINITY] = theirs
+                async def infinity_served() -> float:
+                    return len(few) / await seconds_one_by_one(port, few, CALLERS)
+
+                contenders |= {INFINITY: infinity, INFINITY_SERVER: infinity_served}
             except (MissingPeerError, WorkerError) as error:
-                missing[INFINITY] = str(error)
+                missing = dict.fromkeys((INFINITY, INFINITY_SERVER), str(error))
         found = await run.interleaved(contenders)
 
     def against(name: str, at_least: float) -> Figure:
@@ -122,6 +131,7 @@ async def _throughput(run: Run, stub: Any, in_process: Worker, model: str) -> li
     best = max(STREAMS, WHOLE, key=lambda name: statistics.median(found[name]))
     return [
         against(best, 0.9),
+        against(INFINITY_SERVER, 1.5),
         against(INFINITY, 1.5),
         against(REFERENCE, 2.2),
         against(LIMIT, 0.8),

@@ -32,9 +32,9 @@ async def _memory(run: Run, stack: Stack) -> list[Figure]:
         "\n".join((" " * 24).join(line.split()) for line in text.splitlines())
         for text in documents(200_000).values()
     ]
-    megabytes, number, sent = run.size(30, 1), itertools.count(), 0.0
+    megabytes, number, sent = run.size(30, 1) / run.size(1, 5), itertools.count(), 0.0
     seen: list[tuple[float, dict[str, float]]] = []
-    run.say(f"a folder of {megabytes} MB")
+    run.say(f"a folder of {megabytes:g} MB")
     began = time.perf_counter()
     while sent < megabytes:
         batch: dict[str, str] = {}
@@ -44,11 +44,11 @@ async def _memory(run: Run, stack: Stack) -> list[Figure]:
         await ingest(stack, batch, "wide")
         sent += sum(map(len, batch.values())) / 1e6
         seen.append((sent, {name: _rss_mib(stack.process(name).pid) for name in SERVICES}))
-        run.say(f"{sent:.0f} of {megabytes} MB")
+        run.say(f"{sent:.0f} of {megabytes:g} MB")
     seconds = time.perf_counter() - began
     # The first third fills pools and caches that are bounded.
     later = seen[len(seen) // 3 :]
-    figures = [alone(f"memory: folder of {megabytes} MB", "kB/s", [sent * 1000 / seconds])]
+    figures = [alone(f"memory: folder of {megabytes:g} MB", "kB/s", [sent * 1000 / seconds])]
     for name in SERVICES:
         points = [(at, rss[name]) for at, rss in later]
         slope = statistics.linear_regression(*zip(*points, strict=True)).slope if points[1:] else 0

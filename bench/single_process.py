@@ -7,9 +7,9 @@ cores. It answers one question after the other, as such programs do.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,17 +28,17 @@ from quintet_embedder.settings import model_folder
 from quintet_gateway.citations import Citer
 from quintet_gateway.packing import pack
 from quintet_gateway.settings import Settings as GatewaySettings
+from quintet_generator.batch_messages import Start
 from quintet_generator.chat_tokenizer import ChatTokenizer
 from quintet_generator.extractive import answer
 from quintet_generator.model_files import find_openvino_folder
 from quintet_generator.models import Citation, Passage, Query, TextDelta
+from quintet_generator.openvino_backend import batch_config
 from quintet_generator.prompts import Templates
 from quintet_generator.settings import GeneratorSettings
 from quintet_retriever.models import CollectionKey, Mode, SearchQuery
 from quintet_retriever.search_sql import index_settings, search_statement
 from quintet_retriever.settings import Settings as RetrieverSettings
-
-_BLOCK_TOKENS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class SingleProcess:
     def __init__(self, database: str, collection: str, threads: int, *, with_model: bool) -> None:
         self._embedder = _Embedder(threads)
         self._search = _Search(database, collection)
-        self._generator = _Generator(threads) if with_model else None
+        self._generator = _Generator() if with_model else None
         self._limits = GatewaySettings()
         self._sentences = GeneratorSettings().extractive_sentences
 
@@ -135,37 +135,28 @@ class _Search:
 
 
 class _Generator:
-    def __init__(self, threads: int) -> None:
-        import openvino_genai as genai
+    def __init__(self) -> None:
+        # Here, because the extractive backend needs none of it.
+        from quintet_generator.batch_worker import Batch
 
         settings = GeneratorSettings()
         folder = find_openvino_folder(settings)
+        config = batch_config(settings, folder)
         self._chat = ChatTokenizer(folder)
-        self._plain = Tokenizer.from_file(str(Path(folder) / "tokenizer.json"))
+        self._plain = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._template = Templates.packaged().get("answer")
-        scheduling = genai.SchedulerConfig()
-        scheduling.num_kv_blocks = -(-settings.kv_cache_tokens // _BLOCK_TOKENS)
-        scheduling.max_num_batched_tokens = settings.step_tokens
-        scheduling.enable_prefix_caching = True
-        self._pipeline = genai.ContinuousBatchingPipeline(
-            str(folder),
-            scheduling,
-            "CPU",
-            {
-                "INFERENCE_NUM_THREADS": threads,
-                "INFERENCE_PRECISION_HINT": settings.openvino_precision,
-            },
-        )
-        self._generation = genai.GenerationConfig()
-        self._generation.stop_token_ids = set(self._chat.end_tokens(folder))
+        self._ends = frozenset(config.end_tokens)
+        self._batch = Batch(config)
+        self._numbers = itertools.count()
 
     def count(self, texts: list[str]) -> list[int]:
         return [len(it.ids) for it in self._plain.encode_batch_fast(texts)]
 
     def __call__(self, question: str, passages: Sequence[Passage], max_tokens: int) -> str:
         prompt = self._chat.encode(self._template.render(question, passages))
-        self._generation.max_new_tokens = max_tokens
-        [result] = self._pipeline.generate(
-            [ov.Tensor(np.array([prompt], dtype=np.int64))], [self._generation]
-        )
-        return self._chat.decode(result.m_generation_ids[0])
+        self._batch.obey(Start(next(self._numbers), prompt, max_tokens, 0.0, 0, "", False))
+        tokens: list[int] = []
+        while not self._batch.is_idle:
+            for progress in self._batch.step():
+                tokens += progress.tokens
+        return self._chat.decode([it for it in tokens if it not in self._ends])
