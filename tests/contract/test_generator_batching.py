@@ -23,7 +23,7 @@ from support.grpc_service import serving
 from quintet.generator.v1 import generator_service_pb2 as pb
 from quintet.generator.v1.generator_service_pb2_grpc import GeneratorServiceStub
 from quintet_generator.app import open_application
-from quintet_generator.chat_tokenizer import ChatTokenizer
+from quintet_generator.chat_tokenizer import ChatTokenizer, end_tokens
 from quintet_generator.language_model import LanguageModel
 from quintet_generator.model_files import OPENVINO, TRANSFORMERS, prepare_packaged
 from quintet_generator.models import Prompt
@@ -119,7 +119,7 @@ async def test_the_chat_form_is_that_of_transformers(packaged: Path) -> None:
     for user in ("Hello", f"Hello {turn}", "Grüße 🙂 12,345", ""):
         prompt = Prompt("Be brief.", user)
         assert ours.encode(prompt) == reference.encode(prompt)
-    assert ours.end_tokens(packaged) == {2}
+    assert end_tokens(packaged) == {2}
 
 
 async def test_max_tokens_ends_the_answer(stub: Any) -> None:

@@ -257,9 +257,7 @@ BEGUN: list[bytes | float] = [HEAD, event(delta("So "))]
         pytest.param(
             [*BEGUN, b"data: " + b"x" * 400_000], "DEPENDENCY_UNAVAILABLE", id="a long line"
         ),
-        pytest.param(
-            [HEAD, *[event(delta("x"))] * 400], "DEPENDENCY_UNAVAILABLE", id="without end"
-        ),
+        pytest.param([HEAD, event(delta("x")) * 400], "DEPENDENCY_UNAVAILABLE", id="without end"),
         pytest.param(
             [HEAD.replace(b"text/event-stream", b"text/html"), SECRET.encode()],
             "DEPENDENCY_UNAVAILABLE",
@@ -304,7 +302,7 @@ async def test_nobody_listening_is_unavailable() -> None:
 async def test_a_caller_who_leaves_closes_the_request(
     stub: Any, bad_server: MisbehavingServer
 ) -> None:
-    bad_server.script = [*BEGUN, *[0.1, event(delta("more "))] * 100]
+    bad_server.script = [*BEGUN, *(0.1, event(delta("more "))) * 100]
     bad_server.hung_up.clear()
     call = stub.GenerateStream(request())
     assert (await call.read()).text_delta.text == "So "

@@ -36,18 +36,6 @@ class ChatTokenizer:
         environment.filters["tojson"] = _to_json
         self._template = environment.from_string(_template(folder, config))
 
-    def end_tokens(self, folder: Path) -> frozenset[int]:
-        """Return the tokens that end an answer, by the folder's configurations."""
-        found: set[int | None] = set()
-        for name in ("config.json", "generation_config.json"):
-            path = folder / name
-            if path.is_file():
-                value = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id")
-                found.update(value if isinstance(value, list) else [value])
-        if "eos_token" in self._named:
-            found.add(self._tokenizer.token_to_id(self._named["eos_token"]))
-        return frozenset(it for it in found if isinstance(it, int))
-
     def encode(self, prompt: Prompt) -> list[int]:
         """Return the prompt's tokens in the model's chat form, its answer begun."""
         text = self._template.render(
@@ -95,3 +83,14 @@ def _now(form: str) -> str:
 
 def _to_json(value: Any, **options: Any) -> str:
     return json.dumps(value, ensure_ascii=False, **options)
+
+
+def end_tokens(folder: Path) -> frozenset[int]:
+    """Return the tokens that end an answer, by the configurations in the folder."""
+    found: set[int] = set()
+    for name in ("config.json", "generation_config.json"):
+        path = folder / name
+        if path.is_file():
+            value = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id")
+            found.update(it for it in (value if isinstance(value, list) else [value]) if it)
+    return frozenset(found)

@@ -10,11 +10,12 @@ import secrets
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
+from pathlib import Path
 
 from quintet_generator.answers import Answer
 from quintet_generator.batch_messages import BatchConfig, Start
 from quintet_generator.batching import BatchingProcess
-from quintet_generator.chat_tokenizer import ChatTokenizer
+from quintet_generator.chat_tokenizer import ChatTokenizer, end_tokens
 from quintet_generator.json_schema import check_supported
 from quintet_generator.limits import check_room
 from quintet_generator.model_files import describe, find_openvino_folder
@@ -59,20 +60,10 @@ class OpenVinoBackend:
             tokenizer=self.name,
             most_tokens=settings.kv_cache_tokens,
         )
-        tokenizer = ChatTokenizer(folder)
-        end_tokens = tokenizer.end_tokens(folder)
-        config = BatchConfig(
-            folder=str(folder),
-            end_tokens=sorted(end_tokens),
-            threads=settings.threads,
-            precision=settings.openvino_precision,
-            cache_precision=settings.kv_cache_precision,
-            slots=settings.slots,
-            cache_tokens=settings.kv_cache_tokens,
-            step_tokens=settings.step_tokens,
-        )
+        config = batch_config(settings, folder)
         process = BatchingProcess(self.name, config, queue=settings.queue)
-        return info, _Model(tokenizer, end_tokens, info.context_tokens, process)
+        end_tokens = frozenset(config.end_tokens)
+        return info, _Model(ChatTokenizer(folder), end_tokens, info.context_tokens, process)
 
     @property
     def _model(self) -> _Model:
@@ -121,3 +112,17 @@ class OpenVinoBackend:
         """End the model's process."""
         if self._described is not None:
             await self._described.process.close()
+
+
+def batch_config(settings: GeneratorSettings, folder: Path) -> BatchConfig:
+    """Return how the model in `folder` is run by these settings."""
+    return BatchConfig(
+        folder=str(folder),
+        end_tokens=sorted(end_tokens(folder)),
+        threads=settings.threads,
+        precision=settings.openvino_precision,
+        cache_precision=settings.kv_cache_precision,
+        slots=settings.slots,
+        cache_tokens=settings.kv_cache_tokens,
+        step_tokens=settings.step_tokens,
+    )
