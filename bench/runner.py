@@ -26,6 +26,7 @@ NAMES = (
     "memory",
     "chain",
     "chain_model",
+    "generator",
 )
 """Modules of this package with an `async def bench(run: Run) -> list[Figure]`."""
 
