@@ -90,7 +90,7 @@ class BatchingProcess:
     async def start(self) -> None:
         """Start the process and wait until its model is loaded; nothing if it runs.
 
-        Raises RuntimeError if it ends before that.
+        Raises `ServiceError` DEPENDENCY_UNAVAILABLE if it ends before that.
         """
         if self._process is not None:
             return
@@ -107,7 +107,7 @@ class BatchingProcess:
         try:
             assert process.stdout is not None
             if not await process.stdout.readline():
-                raise RuntimeError(f"the process of {self._name} ended while it loaded the model")
+                raise self._gone("ended while it loaded the model; its log says why")
         except BaseException:
             await _end(process)
             raise
@@ -180,16 +180,17 @@ class BatchingProcess:
 
     def _fail_all(self) -> None:
         for request in (*self._slots.values(), *self._line):
-            request.steps.put_nowait(
-                ServiceError(
-                    Reason.DEPENDENCY_UNAVAILABLE,
-                    f"the process of {self._name} ended; it starts again with the next request",
-                    metadata={"dependency": self._name},
-                )
-            )
+            request.steps.put_nowait(self._gone("ended; it starts again with the next request"))
         self._slots.clear()
         self._line.clear()
         self._count()
+
+    def _gone(self, what: str) -> ServiceError:
+        return ServiceError(
+            Reason.DEPENDENCY_UNAVAILABLE,
+            f"the process of {self._name} {what}",
+            metadata={"dependency": self._name},
+        )
 
     def _count(self) -> None:
         _RUNNING.labels(self._name).set(self.running)
