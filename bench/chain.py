@@ -59,7 +59,12 @@ async def measured(
     ):
         stub: Any = GatewayServiceStub(channel)
         traces: list[str] = []
-        fresh = {side: itertools.cycle(questions(run.size(200, 4))) for side in "abcd"}
+        # Each side is asked each question once: what it remembers of one helps with none.
+        asked = questions(run.size(1_400, 12))
+        parts = {"one by one": asked[: len(asked) // 4], "together": asked[len(asked) // 4 :]}
+        ours_next, theirs_next = (
+            {part: itertools.cycle(them) for part, them in parts.items()} for _ in range(2)
+        )
 
         async def ask(question: str) -> str:
             request = pb.AskRequest(
@@ -70,19 +75,19 @@ async def measured(
 
         async def ours() -> float:
             waits = []
-            for question in _some(fresh["a"], one_by_one):
+            for question in _some(ours_next["one by one"], one_by_one):
                 began = time.perf_counter()
                 traces.append(await ask(question))
                 waits.append((time.perf_counter() - began) * 1000)
             return statistics.median(waits)
 
         async def theirs() -> float:
-            asked = _some(fresh["b"], one_by_one)
-            waits: list[float] = await single(questions=asked, max_tokens=max_tokens)
+            few = _some(theirs_next["one by one"], one_by_one)
+            waits: list[float] = await single(questions=few, max_tokens=max_tokens)
             return statistics.median(waits) * 1000
 
         async def ours_together() -> float:
-            waiting = iter(_some(fresh["c"], together))
+            waiting = iter(_some(ours_next["together"], together))
 
             async def caller() -> None:
                 for question in waiting:
@@ -94,9 +99,9 @@ async def measured(
 
         async def theirs_together() -> float:
             # However many wait, it answers one after the other.
-            asked = _some(fresh["d"], max(2, together // 4))
-            waits: list[float] = await single(questions=asked, max_tokens=max_tokens)
-            return len(asked) / sum(waits)
+            few = _some(theirs_next["together"], max(2, together // 4))
+            waits: list[float] = await single(questions=few, max_tokens=max_tokens)
+            return len(few) / sum(waits)
 
         found = await run.interleaved(
             {
