@@ -16,6 +16,7 @@ import time
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import psycopg
@@ -109,24 +110,24 @@ class Postgres:
         if not (self._data / "PG_VERSION").exists():
             await self._initialise(programs, user)
         self.password = (self._folder / "password").read_text()
-        until = time.monotonic() + START_SECONDS
-        while True:
-            if self._fixed_port is None:
-                self.port = free_port()
-            server = await self._spawn(programs, user)
-            try:
-                if await self._ready(server, until):
-                    # Restarts keep the port: others know it by now.
-                    self._fixed_port = self.port
-                    return server
-            except BaseException:
-                await self.stop(server)
-                raise
-            said = process.last_lines(self._log)
-            if time.monotonic() > until or not any(sign in said for sign in _TRANSIENT):
-                raise StartError(f"PostgreSQL does not start in {self._folder}:\n{said}")
-            self._forget_dead_server()
-            await asyncio.sleep(0.2)
+        server = await process.start_patiently(
+            partial(self._spawn_anew, programs, user),
+            self._ready,
+            self.stop,
+            name=f"PostgreSQL in {self._folder}",
+            log_file=self._log,
+            transient=_TRANSIENT,
+            seconds=START_SECONDS,
+        )
+        # Restarts keep the port: others know it by now.
+        self._fixed_port = self.port
+        return server
+
+    async def _spawn_anew(self, programs: binaries.Binaries, user: User | None) -> Process:
+        if self._fixed_port is None:
+            self.port = free_port()
+        self._forget_dead_server()
+        return await self._spawn(programs, user)
 
     async def stop(self, child: Process) -> None:
         """End the server: clients are cut off, and the data is complete on disk."""

@@ -11,8 +11,9 @@ from __future__ import annotations
 import asyncio
 import shutil
 import signal
+import time
 from asyncio.subprocess import DEVNULL, Process
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,6 +87,39 @@ async def start(
             env=dict(environment),
             start_new_session=True,
         )
+
+
+async def start_patiently(
+    spawn: Callable[[], Awaitable[Process]],
+    is_ready: Callable[[Process, float], Awaitable[bool]],
+    stop: Callable[[Process], Awaitable[None]],
+    *,
+    name: str,
+    log_file: Path,
+    transient: Sequence[str],
+    seconds: float,
+) -> Process:
+    """Start a server, and again while it ends for a cause that passes; return its process.
+
+    `is_ready` waits until it serves, by the monotonic time it is given, and is false if it
+    ended instead. `transient` are what the log says of causes that pass: a port that
+    another program was faster to take, a lock that a dead server left.
+
+    Raises `StartError`, with the end of the log, when it does not start in `seconds`.
+    """
+    until = time.monotonic() + seconds
+    while True:
+        server = await spawn()
+        try:
+            if await is_ready(server, until):
+                return server
+        except BaseException:
+            await stop(server)
+            raise
+        said = last_lines(log_file)
+        if time.monotonic() > until or not any(sign in said for sign in transient):
+            raise StartError(f"{name} does not start:\n{said}")
+        await asyncio.sleep(0.2)
 
 
 async def stop(process: Process, signum: signal.Signals, *, grace: float) -> None:

@@ -67,22 +67,22 @@ class Valkey:
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         passwords.write(self.password, self._folder / "password")
-        until = time.monotonic() + START_SECONDS
-        while True:
-            if self._fixed_port is None:
-                self.port = free_port()
-            server = await self._spawn()
-            try:
-                if await self._ready(server, until):
-                    self._fixed_port = self.port
-                    return server
-            except BaseException:
-                await self.stop(server)
-                raise
-            said = process.last_lines(self._log)
-            if time.monotonic() > until or "Address already in use" not in said:
-                raise StartError(f"Valkey does not start:\n{said}")
-            await asyncio.sleep(0.1)
+        server = await process.start_patiently(
+            self._spawn_anew,
+            self._ready,
+            self.stop,
+            name="Valkey",
+            log_file=self._log,
+            transient=["Address already in use"],
+            seconds=START_SECONDS,
+        )
+        self._fixed_port = self.port
+        return server
+
+    async def _spawn_anew(self) -> Process:
+        if self._fixed_port is None:
+            self.port = free_port()
+        return await self._spawn()
 
     async def stop(self, child: Process) -> None:
         """End the server."""
