@@ -14,12 +14,14 @@ _MOST = 1.5
 
 def score(figure: Figure) -> float | None:
     """Return how well a goal is met: 1 is exactly, above 1 better; None without."""
-    found = re.fullmatch(r"([≤≥]) ([\d.,]+) (.*)", figure.goal)
+    found = re.fullmatch(r"([≤≥]) (theirs \+ )?([\d.,]+) (.*)", figure.goal)
     if found is None or figure.met is None:
         return None
-    sign, number, unit = found.groups()
+    sign, excess, number, unit = found.groups()
     measured = figure.ratio if unit == "×" else figure.value
     goal = float(number.replace(",", ""))
+    if excess and figure.ratio:
+        goal += figure.value / figure.ratio
     if measured is None or not measured or not goal:
         return None
     return measured / goal if sign == "≥" else goal / measured

@@ -87,8 +87,9 @@ def test_an_excess_is_held_to_its_limit(ours: list[float], met: bool) -> None:
 def test_a_bar_of_the_chart_is_as_long_as_its_goal_is_met() -> None:
     slow = alone("slow", "ms", [6.0], at_most=3.0)
     fast = compared("fast & good", "texts/s", [12.0], "other", [10.0], at_least=1.0)
+    near = exceeding("near", "ms", [5.0], "other", [2.0], at_most=0.5)
     bare = alone("bare", "ms", [6.0])
-    assert (score(slow), score(fast), score(bare)) == (0.5, 1.2, None)
+    assert [score(it) for it in (slow, fast, near, bare)] == [0.5, 1.2, 0.5, None]
     assert "fast &amp; good" in svg([slow, fast, bare])
     assert "bare" not in svg([slow, fast, bare])
 
