@@ -12,7 +12,7 @@ for each token, and attention."""
 
 async def bench(run: Run) -> list[Figure]:
     """Multiply matrices."""
-    async with run.worker("gemm") as gemm:
+    async with run.worker("gemm", *(["quick"] if run.quick else [])) as gemm:
 
         async def gflops(precision: str) -> float:
             return float(await gemm(precision=precision, seconds=0.05 if run.quick else 1.0))

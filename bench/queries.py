@@ -32,7 +32,7 @@ async def bench(run: Run) -> list[Figure]:
 
 
 async def _beside_bulk(run: Run, stub: Any, in_process: Worker, address: str) -> list[Figure]:
-    seconds = run.size(4, 1)
+    seconds = run.size(8, 1) / 2
     query = passages(12, 1)
     beside: list[float] = []
 
@@ -43,7 +43,7 @@ async def _beside_bulk(run: Run, stub: Any, in_process: Worker, address: str) ->
 
     async def quiet() -> float:
         # With the same pauses: a processor that has slept computes no faster for us.
-        turns = round(seconds / 2 / QUERY_EVERY)
+        turns = max(1, round(seconds / 2 / QUERY_EVERY))
         waits: list[float] = await in_process(
             texts=query, plan="whole", repeat=turns, pause=QUERY_EVERY
         )
@@ -59,8 +59,8 @@ async def _beside_bulk(run: Run, stub: Any, in_process: Worker, address: str) ->
 
         async def both() -> float:
             running = asyncio.create_task(bulk(seconds=seconds))
-            await asyncio.sleep(0.3)
-            waits = await in_turn(seconds - 0.6, QUERY_EVERY, one_query)
+            await asyncio.sleep(seconds / 10)
+            waits = await in_turn(seconds * 0.8, QUERY_EVERY, one_query)
             beside.append(statistics.median(waits))
             return float(await running)
 

@@ -1,18 +1,20 @@
 """Multiplies matrices as fast as this machine can: the limit of every model on it.
 
+    python -m bench.workers.gemm [quick]
+
 Tries two libraries and a few shapes, the way a user would look for the limit, and from
-then on times the fastest of each precision.
+then on times the fastest of each precision. Quick: the first library and shape.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 
 import numpy as np
 import openvino as ov
-import torch
 from openvino import opset13 as ops
 
 from bench.workers.serving import Answer, serve
@@ -53,7 +55,10 @@ def _openvino(shape: tuple[int, int, int], precision: str, threads: int) -> Mult
 
 
 def _torch(shape: tuple[int, int, int], precision: str) -> Multiply:
+    import torch
+
     rows, inner, columns = shape
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     dtype = getattr(torch, precision)
     values = torch.rand(rows, inner).to(dtype)
     layer = torch.nn.Linear(inner, columns, bias=False).to(dtype).requires_grad_(False)
@@ -63,13 +68,14 @@ def _torch(shape: tuple[int, int, int], precision: str) -> Multiply:
 def _candidates(precision: str, threads: int) -> Iterator[tuple[Multiply, tuple[int, int, int]]]:
     for shape in SHAPES:
         yield _openvino(shape, precision, threads), shape
+        if "quick" in sys.argv:
+            return
         yield _torch(shape, precision), shape
 
 
 def open_worker() -> Answer:
     """Find the fastest multiplication of each precision."""
     threads = int(os.environ["OMP_NUM_THREADS"])
-    torch.set_num_threads(threads)
     best = {
         precision: max(_candidates(precision, threads), key=lambda it: _gflops(it[0], it[1], 0.15))
         for precision in ("bfloat16", "float32")
