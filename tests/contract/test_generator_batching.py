@@ -9,7 +9,9 @@ import asyncio
 import json
 import os
 import signal
+import sys
 from collections.abc import AsyncIterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +25,12 @@ from support.grpc_service import serving
 from quintet.generator.v1 import generator_service_pb2 as pb
 from quintet.generator.v1.generator_service_pb2_grpc import GeneratorServiceStub
 from quintet_generator.app import open_application
+from quintet_generator.batch_messages import Start, command_line
 from quintet_generator.chat_tokenizer import ChatTokenizer, end_tokens
 from quintet_generator.language_model import LanguageModel
 from quintet_generator.model_files import OPENVINO, TRANSFORMERS, prepare_packaged
 from quintet_generator.models import Prompt
+from quintet_generator.openvino_backend import batch_config
 from quintet_generator.settings import GeneratorSettings
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -268,6 +272,21 @@ async def test_when_the_process_dies_its_callers_are_told_and_the_next_start_it_
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
     assert reason(caught.value) == "DEPENDENCY_UNAVAILABLE"
     assert (await stub.Generate(request())).text
+
+
+async def test_the_process_ends_with_its_input(packaged: Path) -> None:
+    """So it ends with its service, however that ends."""
+    config = batch_config(GeneratorSettings(threads=1), packaged)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "quintet_generator.batch_worker", json.dumps(asdict(config)),
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdin is not None and process.stdout is not None
+    await process.stdout.readline()
+    process.stdin.write(command_line(Start(1, list(range(40, 90)), 1_000, 0, 1, "", False)))
+    await process.stdout.readline()
+    process.stdin.close()
+    assert await asyncio.wait_for(process.wait(), 2) == 0
 
 
 def worker() -> int:

@@ -27,8 +27,8 @@ async def open_application(settings: GeneratorSettings) -> AsyncIterator[Applica
     set_threads(settings.threads)
     async with AsyncExitStack() as stack:
 
-        def executor(name: str) -> BoundedExecutor:
-            made = BoundedExecutor(name, threads=1, queue=settings.queue)
+        def executor(name: str, *, queue: int = settings.queue) -> BoundedExecutor:
+            made = BoundedExecutor(name, threads=1, queue=queue)
             stack.push_async_callback(made.close)
             return made
 
@@ -38,7 +38,9 @@ async def open_application(settings: GeneratorSettings) -> AsyncIterator[Applica
                     executor("extractive"), sentences=settings.extractive_sentences
                 )
             if kind == "openvino":
-                batching = OpenVinoBackend(settings, encoding=executor("prompt encoding"))
+                # As many may come at once as may then run or wait.
+                encoding = executor("prompt encoding", queue=settings.slots + settings.queue)
+                batching = OpenVinoBackend(settings, encoding=encoding)
                 stack.push_async_callback(batching.close)
                 return batching
             if kind == "openai":

@@ -68,14 +68,15 @@ class Decoder:
                 logits = self._forward([token], cache)
 
     def _forward(self, tokens: Sequence[int], cache: DynamicCache) -> torch.Tensor:
-        """Return the logits after the last of `tokens`, as float32 of shape (vocabulary,)."""
+        """Return the logits after the last of `tokens`, as float32 of shape (vocabulary,),
+        in the processor's memory: a seed means the same whatever the model computes on."""
         output = self._model(
-            input_ids=torch.tensor([tokens]),
+            input_ids=torch.tensor([tokens], device=self._model.device),
             past_key_values=cache,
             use_cache=True,
             logits_to_keep=1,
         )
-        logits: torch.Tensor = output.logits[0, -1].float()
+        logits: torch.Tensor = output.logits[0, -1].float().cpu()
         return logits
 
 

@@ -25,14 +25,16 @@ from quintet_generator.streaming import StillWanted
 class LanguageModel:
     """A loaded model. `encode` and `generate` may run on one thread each."""
 
-    def __init__(self, name: str, folder: Path, *, dtype: str, threads: int) -> None:
+    def __init__(
+        self, name: str, folder: Path, *, dtype: str, threads: int, device: str = "cpu"
+    ) -> None:
         torch.set_num_threads(threads)
         transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         model: Any = AutoModelForCausalLM.from_pretrained(
-            folder, local_files_only=True, dtype=_dtype(dtype), attn_implementation="sdpa"
+            folder, local_files_only=True, dtype=_dtype(dtype, device), attn_implementation="sdpa"
         )
-        model.eval()
+        model.to(device).eval()
         self.context_tokens = int(model.config.max_position_embeddings)
         added = self._tokenizer.added_tokens_decoder.values()
         self._special = SpecialTokens(it.content for it in added if it.special)
@@ -71,10 +73,15 @@ class LanguageModel:
         return text
 
 
-def _dtype(name: str) -> torch.dtype:
-    """Return the named dtype; "auto" is bfloat16 where the processor computes with it."""
+def _dtype(name: str, device: str) -> torch.dtype:
+    """Return the named dtype; "auto" is bfloat16 where the device computes with it."""
     if name == "auto":
-        return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32
+        is_native = (
+            torch.cpu._is_avx512_bf16_supported()
+            if device == "cpu"
+            else device.startswith("cuda") and torch.cuda.is_bf16_supported()
+        )
+        return torch.bfloat16 if is_native else torch.float32
     return {"bfloat16": torch.bfloat16, "float32": torch.float32}[name]
 
 

@@ -59,6 +59,9 @@ class GeneratorSettings(ServiceSettings):
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
     """What the transformers model computes in. "auto" is bfloat16 on processors that have it (1.6
     times as fast as float32 in decoding, 1.9 times in reading the prompt), else float32."""
+    device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?|mps)$")
+    """Where the transformers model computes, as torch names it. A GPU needs a torch that
+    was built for it."""
     threads: int = Field(2, ge=1, le=256)
     """Threads of a local model's arithmetic: as many as the service has cores to itself."""
 

@@ -72,7 +72,11 @@ class TransformersBackend:
 
         settings = self._settings
         return LanguageModel(
-            self.name, self._folder_of_model(), dtype=settings.dtype, threads=settings.threads
+            self.name,
+            self._folder_of_model(),
+            dtype=settings.dtype,
+            threads=settings.threads,
+            device=settings.device,
         )
 
     async def generate(self, query: Query, template: PromptTemplate) -> AsyncGenerator[Event, None]:
