@@ -191,9 +191,10 @@ async def test_a_caller_who_leaves_frees_the_slot_within_a_step(stub: Any) -> No
     before = steps()
     call.cancel()
     await idle()
-    # One step may have been under way, and one frees it.
-    assert steps() - before <= 4
+    await asyncio.sleep(0.2)
+    # Those that were decoded before the cancellation came, and one that was under way.
     at_rest = steps()
+    assert at_rest - before <= 4
     await asyncio.sleep(0.2)
     assert steps() == at_rest
 

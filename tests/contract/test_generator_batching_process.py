@@ -19,8 +19,7 @@ ECHO = """
 import json, sys
 for line in sys.stdin:
     it = json.loads(line)
-    ending = "done" if it["do"] == "Start" else "cancelled"
-    print(json.dumps([[it["id"], it.get("prompt", []), [], ending]]), flush=True)
+    print(json.dumps([[it["id"], it.get("prompt", []), [], "done"]]), flush=True)
 """
 
 

@@ -41,12 +41,12 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """End a request; unknown ones have ended already."""
+    """End a request, of which nothing more is told; unknown ones have ended already."""
 
     id: int
 
 
-Ending = Literal["done", "cancelled", "no_room"]
+Ending = Literal["done", "no_room"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,12 +81,12 @@ class Batch:
         )
         self._end_tokens = set(config.end_tokens)
         self._running: dict[int, Any] = {}
-        self._cancelled: list[int] = []
+        self._has_cancelled = False
 
     @property
     def is_idle(self) -> bool:
         """Whether there is nothing to step."""
-        return not self._running and not self._cancelled
+        return not self._running and not self._has_cancelled
 
     def obey(self, command: Start | Cancel) -> None:
         """Begin or end a request; both take effect in the next step."""
@@ -98,13 +98,13 @@ class Batch:
                 )
             case Cancel() if command.id in self._running:
                 self._running.pop(command.id).cancel()
-                self._cancelled.append(command.id)
+                self._has_cancelled = True  # the engine drops it in its next step
 
     def step(self) -> list[Progress]:
         """Take every request one step on, and tell what it gave."""
         self._pipeline.step()
-        steps = [Progress(number, (), (), "cancelled") for number in self._cancelled]
-        self._cancelled.clear()
+        self._has_cancelled = False
+        steps: list[Progress] = []
         for number, handle in list(self._running.items()):
             tokens: list[int] = []
             logprobs: list[float] = []

@@ -153,9 +153,10 @@ class BatchingProcess:
     def _give_up(self, request: _Request) -> None:
         if request in self._line:
             self._line.remove(request)
-        elif request.start.id in self._slots:
-            self._send(Cancel(request.start.id))  # its slot is free when the process says so
-        self._count()
+        elif self._slots.pop(request.start.id, None):
+            # Free at once: the process ends the old before it begins the new.
+            self._send(Cancel(request.start.id))
+        self._fill_slots()
 
     def _send(self, command: Start | Cancel) -> None:
         # Not drained: the process reads between any two steps, and what can wait in
@@ -168,7 +169,9 @@ class BatchingProcess:
         while text := await process.stdout.readline():
             self._steps.inc()
             for step in progress(text):
-                request = self._slots[step.id]
+                request = self._slots.get(step.id)
+                if request is None:
+                    continue  # its caller has left
                 request.steps.put_nowait(step)
                 if step.ending:
                     del self._slots[step.id]
