@@ -18,6 +18,11 @@ from quintet_embedder.models import Purpose, TextStates, TokenIds, Vectors
 from quintet_embedder.padding import padded
 
 MODEL_FILE = "model.xml"
+LENGTH_STEP = 8
+CACHED_SHAPES = 64
+"""The engine keeps compiled code and memory for each shape it has met, 5,000 of them by
+default: a hundred MiB after a few thousand batches of all lengths. With lengths in
+steps of 8 and 64 shapes it stays flat, at the cost of 3 % more padding."""
 VECTORS, STATES = 0, 1
 """The converted model's outputs: pooled vectors, and the tokens' last hidden states."""
 
@@ -66,6 +71,7 @@ class OpenVinoLane:
                 # Pinned threads of two lanes, or of two processes, would share a core
                 # and leave the other idle.
                 "ENABLE_CPU_PINNING": False,
+                "CPU_RUNTIME_CACHE_CAPACITY": str(CACHED_SHAPES),
             },
         )
         self.name = f"openvino-{ov.__version__.split('-')[0]}/{self._dtype}"
@@ -89,7 +95,8 @@ class OpenVinoLane:
     def _infer(self, ids: Sequence[TokenIds]) -> None:
         assert self._request is not None, "open() comes first"
         # Ours for the length of the call: the engine need not copy them.
-        self._request.start_async(list(padded(ids, self._padding_id)), share_inputs=True)
+        rectangles = padded(ids, self._padding_id, LENGTH_STEP)
+        self._request.start_async(list(rectangles), share_inputs=True)
         self._request.wait()
 
     def _output(self, index: int) -> Vectors:
