@@ -15,6 +15,11 @@ from bench.machine import Circumstances
 from bench.reasons import REASONS
 
 
+_UNSTEADY = 0.25
+"""Spread, as a part of the value, from which something else was computing beside the
+bench: such a figure is to be taken again, and says so."""
+
+
 class Report:
     """The figures of each bench that has run, and under which circumstances.
 
@@ -116,7 +121,8 @@ def _cells(figure: Figure) -> tuple[str, ...]:
         figure.compared_with,
         "" if figure.ratio is None else f"{figure.ratio:.2f}",
         figure.goal,
-        {True: "yes", False: "no", None: "not measured" if figure.goal else ""}[figure.met],
+        {True: "yes", False: "no", None: "not measured" if figure.goal else ""}[figure.met]
+        + (", unsteady" if high - low > _UNSTEADY * figure.value else ""),
     )
 
 
