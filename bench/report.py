@@ -14,7 +14,6 @@ from bench.figures import Figure, shown
 from bench.machine import Circumstances
 from bench.reasons import REASONS
 
-
 _UNSTEADY = 0.25
 """Spread, as a part of the value, from which something else was computing beside the
 bench: such a figure is to be taken again, and says so."""
@@ -114,6 +113,8 @@ def table(figures: Sequence[Figure]) -> Table:
 
 def _cells(figure: Figure) -> tuple[str, ...]:
     low, high = figure.spread
+    met = {True: "yes", False: "no", None: "not measured" if figure.goal else ""}[figure.met]
+    unsteady = "unsteady" if high - low > _UNSTEADY * figure.value else ""
     return (
         figure.name.partition(": ")[2],
         f"{shown(figure.value)} {figure.unit}",
@@ -121,8 +122,7 @@ def _cells(figure: Figure) -> tuple[str, ...]:
         figure.compared_with,
         "" if figure.ratio is None else f"{figure.ratio:.2f}",
         figure.goal,
-        {True: "yes", False: "no", None: "not measured" if figure.goal else ""}[figure.met]
-        + (", unsteady" if high - low > _UNSTEADY * figure.value else ""),
+        ", ".join(filter(None, (met, unsteady))),
     )
 
 
