@@ -22,39 +22,40 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from quintet.cache.v1 import cache_service_pb2 as quintet_dot_cache_dot_v1_dot_cache__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*quintet/embedder/v1/embedder_service.proto\x12\x13quintet.embedder.v1\"\x95\x01\n\x0c\x45mbedRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05texts\x18\x02 \x03(\t\x12\x32\n\ninput_type\x18\x03 \x01(\x0e\x32\x1e.quintet.embedder.v1.InputType\x12\x33\n\ntruncation\x18\x04 \x01(\x0e\x32\x1f.quintet.embedder.v1.Truncation\">\n\tEmbedding\x12\x0e\n\x06vector\x18\x01 \x01(\x0c\x12\x0e\n\x06tokens\x18\x02 \x01(\r\x12\x11\n\ttruncated\x18\x03 \x01(\x08\"w\n\rEmbedResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\x12\x11\n\tdimension\x18\x03 \x01(\r\x12\x32\n\nembeddings\x18\x04 \x03(\x0b\x32\x1e.quintet.embedder.v1.Embedding\"\x83\x01\n\rRerankRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05query\x18\x02 \x01(\t\x12\x10\n\x08passages\x18\x03 \x03(\t\x12\x33\n\ntruncation\x18\x04 \x01(\x0e\x32\x1f.quintet.embedder.v1.Truncation\x12\r\n\x05top_n\x18\x05 \x01(\r\"-\n\rRankedPassage\x12\r\n\x05index\x18\x01 \x01(\r\x12\r\n\x05score\x18\x02 \x01(\x01\"\xa9\x01\n\x0eRerankResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\x12\x31\n\x06method\x18\x03 \x01(\x0e\x32!.quintet.embedder.v1.RerankMethod\x12\x33\n\x07results\x18\x04 \x03(\x0b\x32\".quintet.embedder.v1.RankedPassage\x12\x0e\n\x06tokens\x18\x05 \x01(\r\"\x13\n\x11ListModelsRequest\"\x87\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\x12\x11\n\tdimension\x18\x03 \x01(\r\x12\x12\n\nmax_tokens\x18\x04 \x01(\r\x12\x12\n\nnormalized\x18\x05 \x01(\x08\x12\x12\n\nis_default\x18\x06 \x01(\x08\x12\x0f\n\x07\x62\x61\x63kend\x18\x07 \x01(\t\"@\n\x12ListModelsResponse\x12*\n\x06models\x18\x01 \x03(\x0b\x32\x1a.quintet.embedder.v1.Model*U\n\tInputType\x12\x1a\n\x16INPUT_TYPE_UNSPECIFIED\x10\x00\x12\x14\n\x10INPUT_TYPE_QUERY\x10\x01\x12\x16\n\x12INPUT_TYPE_PASSAGE\x10\x02*S\n\nTruncation\x12\x1a\n\x16TRUNCATION_UNSPECIFIED\x10\x00\x12\x15\n\x11TRUNCATION_REJECT\x10\x01\x12\x12\n\x0eTRUNCATION_END\x10\x02*i\n\x0cRerankMethod\x12\x1d\n\x19RERANK_METHOD_UNSPECIFIED\x10\x00\x12\x19\n\x15RERANK_METHOD_MAX_SIM\x10\x01\x12\x1f\n\x1bRERANK_METHOD_CROSS_ENCODER\x10\x02\x32\x93\x02\n\x0f\x45mbedderService\x12N\n\x05\x45mbed\x12!.quintet.embedder.v1.EmbedRequest\x1a\".quintet.embedder.v1.EmbedResponse\x12Q\n\x06Rerank\x12\".quintet.embedder.v1.RerankRequest\x1a#.quintet.embedder.v1.RerankResponse\x12]\n\nListModels\x12&.quintet.embedder.v1.ListModelsRequest\x1a\'.quintet.embedder.v1.ListModelsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*quintet/embedder/v1/embedder_service.proto\x12\x13quintet.embedder.v1\x1a$quintet/cache/v1/cache_service.proto\"\x95\x01\n\x0c\x45mbedRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05texts\x18\x02 \x03(\t\x12\x32\n\ninput_type\x18\x03 \x01(\x0e\x32\x1e.quintet.embedder.v1.InputType\x12\x33\n\ntruncation\x18\x04 \x01(\x0e\x32\x1f.quintet.embedder.v1.Truncation\">\n\tEmbedding\x12\x0e\n\x06vector\x18\x01 \x01(\x0c\x12\x0e\n\x06tokens\x18\x02 \x01(\r\x12\x11\n\ttruncated\x18\x03 \x01(\x08\"\xa2\x01\n\rEmbedResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\x12\x11\n\tdimension\x18\x03 \x01(\r\x12\x32\n\nembeddings\x18\x04 \x03(\x0b\x32\x1e.quintet.embedder.v1.Embedding\x12)\n\x05\x63\x61\x63he\x18\x05 \x01(\x0b\x32\x1a.quintet.cache.v1.CacheUse\"\x83\x01\n\rRerankRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05query\x18\x02 \x01(\t\x12\x10\n\x08passages\x18\x03 \x03(\t\x12\x33\n\ntruncation\x18\x04 \x01(\x0e\x32\x1f.quintet.embedder.v1.Truncation\x12\r\n\x05top_n\x18\x05 \x01(\r\"-\n\rRankedPassage\x12\r\n\x05index\x18\x01 \x01(\r\x12\r\n\x05score\x18\x02 \x01(\x01\"\xa9\x01\n\x0eRerankResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\x12\x31\n\x06method\x18\x03 \x01(\x0e\x32!.quintet.embedder.v1.RerankMethod\x12\x33\n\x07results\x18\x04 \x03(\x0b\x32\".quintet.embedder.v1.RankedPassage\x12\x0e\n\x06tokens\x18\x05 \x01(\r\"\x13\n\x11ListModelsRequest\"\x87\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\x12\x11\n\tdimension\x18\x03 \x01(\r\x12\x12\n\nmax_tokens\x18\x04 \x01(\r\x12\x12\n\nnormalized\x18\x05 \x01(\x08\x12\x12\n\nis_default\x18\x06 \x01(\x08\x12\x0f\n\x07\x62\x61\x63kend\x18\x07 \x01(\t\"@\n\x12ListModelsResponse\x12*\n\x06models\x18\x01 \x03(\x0b\x32\x1a.quintet.embedder.v1.Model*U\n\tInputType\x12\x1a\n\x16INPUT_TYPE_UNSPECIFIED\x10\x00\x12\x14\n\x10INPUT_TYPE_QUERY\x10\x01\x12\x16\n\x12INPUT_TYPE_PASSAGE\x10\x02*S\n\nTruncation\x12\x1a\n\x16TRUNCATION_UNSPECIFIED\x10\x00\x12\x15\n\x11TRUNCATION_REJECT\x10\x01\x12\x12\n\x0eTRUNCATION_END\x10\x02*i\n\x0cRerankMethod\x12\x1d\n\x19RERANK_METHOD_UNSPECIFIED\x10\x00\x12\x19\n\x15RERANK_METHOD_MAX_SIM\x10\x01\x12\x1f\n\x1bRERANK_METHOD_CROSS_ENCODER\x10\x02\x32\x93\x02\n\x0f\x45mbedderService\x12N\n\x05\x45mbed\x12!.quintet.embedder.v1.EmbedRequest\x1a\".quintet.embedder.v1.EmbedResponse\x12Q\n\x06Rerank\x12\".quintet.embedder.v1.RerankRequest\x1a#.quintet.embedder.v1.RerankResponse\x12]\n\nListModels\x12&.quintet.embedder.v1.ListModelsRequest\x1a\'.quintet.embedder.v1.ListModelsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'quintet.embedder.v1.embedder_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_INPUTTYPE']._serialized_start=982
-  _globals['_INPUTTYPE']._serialized_end=1067
-  _globals['_TRUNCATION']._serialized_start=1069
-  _globals['_TRUNCATION']._serialized_end=1152
-  _globals['_RERANKMETHOD']._serialized_start=1154
-  _globals['_RERANKMETHOD']._serialized_end=1259
-  _globals['_EMBEDREQUEST']._serialized_start=68
-  _globals['_EMBEDREQUEST']._serialized_end=217
-  _globals['_EMBEDDING']._serialized_start=219
-  _globals['_EMBEDDING']._serialized_end=281
-  _globals['_EMBEDRESPONSE']._serialized_start=283
-  _globals['_EMBEDRESPONSE']._serialized_end=402
-  _globals['_RERANKREQUEST']._serialized_start=405
-  _globals['_RERANKREQUEST']._serialized_end=536
-  _globals['_RANKEDPASSAGE']._serialized_start=538
-  _globals['_RANKEDPASSAGE']._serialized_end=583
-  _globals['_RERANKRESPONSE']._serialized_start=586
-  _globals['_RERANKRESPONSE']._serialized_end=755
-  _globals['_LISTMODELSREQUEST']._serialized_start=757
-  _globals['_LISTMODELSREQUEST']._serialized_end=776
-  _globals['_MODEL']._serialized_start=779
-  _globals['_MODEL']._serialized_end=914
-  _globals['_LISTMODELSRESPONSE']._serialized_start=916
-  _globals['_LISTMODELSRESPONSE']._serialized_end=980
-  _globals['_EMBEDDERSERVICE']._serialized_start=1262
-  _globals['_EMBEDDERSERVICE']._serialized_end=1537
+  _globals['_INPUTTYPE']._serialized_start=1064
+  _globals['_INPUTTYPE']._serialized_end=1149
+  _globals['_TRUNCATION']._serialized_start=1151
+  _globals['_TRUNCATION']._serialized_end=1234
+  _globals['_RERANKMETHOD']._serialized_start=1236
+  _globals['_RERANKMETHOD']._serialized_end=1341
+  _globals['_EMBEDREQUEST']._serialized_start=106
+  _globals['_EMBEDREQUEST']._serialized_end=255
+  _globals['_EMBEDDING']._serialized_start=257
+  _globals['_EMBEDDING']._serialized_end=319
+  _globals['_EMBEDRESPONSE']._serialized_start=322
+  _globals['_EMBEDRESPONSE']._serialized_end=484
+  _globals['_RERANKREQUEST']._serialized_start=487
+  _globals['_RERANKREQUEST']._serialized_end=618
+  _globals['_RANKEDPASSAGE']._serialized_start=620
+  _globals['_RANKEDPASSAGE']._serialized_end=665
+  _globals['_RERANKRESPONSE']._serialized_start=668
+  _globals['_RERANKRESPONSE']._serialized_end=837
+  _globals['_LISTMODELSREQUEST']._serialized_start=839
+  _globals['_LISTMODELSREQUEST']._serialized_end=858
+  _globals['_MODEL']._serialized_start=861
+  _globals['_MODEL']._serialized_end=996
+  _globals['_LISTMODELSRESPONSE']._serialized_start=998
+  _globals['_LISTMODELSRESPONSE']._serialized_end=1062
+  _globals['_EMBEDDERSERVICE']._serialized_start=1344
+  _globals['_EMBEDDERSERVICE']._serialized_end=1619
 # @@protoc_insertion_point(module_scope)

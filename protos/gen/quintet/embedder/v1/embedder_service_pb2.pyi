@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from quintet.cache.v1 import cache_service_pb2 as _cache_service_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -177,6 +178,7 @@ class EmbedResponse(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     DIMENSION_FIELD_NUMBER: _builtins.int
     EMBEDDINGS_FIELD_NUMBER: _builtins.int
+    CACHE_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Name of the model that embedded; never empty."""
     revision: _builtins.str
@@ -189,6 +191,10 @@ class EmbedResponse(_message.Message):
     def embeddings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Embedding]:
         """One embedding a text, in the request's order."""
 
+    @_builtins.property
+    def cache(self) -> _cache_service_pb2.CacheUse:
+        """What the cache of embeddings did; its counts are of texts."""
+
     def __init__(
         self,
         *,
@@ -196,10 +202,11 @@ class EmbedResponse(_message.Message):
         revision: _builtins.str = ...,
         dimension: _builtins.int = ...,
         embeddings: _abc.Iterable[Global___Embedding] | None = ...,
+        cache: _cache_service_pb2.CacheUse | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dimension", b"dimension", "embeddings", b"embeddings", "model", b"model", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache", "dimension", b"dimension", "embeddings", b"embeddings", "model", b"model", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -12,6 +12,7 @@ from google.protobuf import message as _message
 from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from quintet.cache.v1 import cache_service_pb2 as _cache_service_pb2
 from quintet.errors.v1 import error_reason_pb2 as _error_reason_pb2
 from quintet.generator.v1 import generator_service_pb2 as _generator_service_pb2
 from quintet.retriever.v1 import retriever_service_pb2 as _retriever_service_pb2
@@ -25,6 +26,38 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _CachePolicy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _CachePolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CachePolicy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CACHE_POLICY_UNSPECIFIED: _CachePolicy.ValueType  # 0
+    """The server's default: CACHE_POLICY_EXACT unless it is set otherwise."""
+    CACHE_POLICY_NONE: _CachePolicy.ValueType  # 1
+    """None, and the answer is not kept; neither are its embedding and its passages."""
+    CACHE_POLICY_EXACT: _CachePolicy.ValueType  # 2
+    """The answer to this very request."""
+    CACHE_POLICY_SEMANTIC: _CachePolicy.ValueType  # 3
+    """That, or the answer to a near question that means the same: see
+    `AnswerCache.question`.
+    """
+
+class CachePolicy(_CachePolicy, metaclass=_CachePolicyEnumTypeWrapper):
+    """Which kept answers may be served."""
+
+CACHE_POLICY_UNSPECIFIED: CachePolicy.ValueType  # 0
+"""The server's default: CACHE_POLICY_EXACT unless it is set otherwise."""
+CACHE_POLICY_NONE: CachePolicy.ValueType  # 1
+"""None, and the answer is not kept; neither are its embedding and its passages."""
+CACHE_POLICY_EXACT: CachePolicy.ValueType  # 2
+"""The answer to this very request."""
+CACHE_POLICY_SEMANTIC: CachePolicy.ValueType  # 3
+"""That, or the answer to a near question that means the same: see
+`AnswerCache.question`.
+"""
+Global___CachePolicy: _TypeAlias = CachePolicy  # noqa: Y015
 
 class _IngestOutcome:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -98,6 +131,8 @@ class AskRequest(_message.Message):
     MAX_TOKENS_FIELD_NUMBER: _builtins.int
     TEMPERATURE_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_FIELD_NUMBER: _builtins.int
+    CACHE_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """Name of the collection."""
     question: _builtins.str
@@ -115,10 +150,18 @@ class AskRequest(_message.Message):
     temperature: _builtins.float
     """0 always takes the likeliest token; up to 2. Absent: 0."""
     seed: _builtins.int
-    """Seed of the random choice when `temperature` is above 0. Absent: a new one a call."""
+    """Seed of the random choice when `temperature` is above 0. Absent: a new one a
+    call, and the answer is not kept.
+    """
+    cache: Global___CachePolicy.ValueType
+    """Which kept answers may be served. Default: the server's."""
     @_builtins.property
     def filter(self) -> _retriever_service_pb2.Filter:
         """Only documents whose metadata match. Absent: all."""
+
+    @_builtins.property
+    def consistency(self) -> _retriever_service_pb2.Consistency:
+        """How fresh the answer must be. Default: `minimize_latency`."""
 
     def __init__(
         self,
@@ -133,10 +176,12 @@ class AskRequest(_message.Message):
         max_tokens: _builtins.int = ...,
         temperature: _builtins.float | None = ...,
         seed: _builtins.int | None = ...,
+        consistency: _retriever_service_pb2.Consistency | None = ...,
+        cache: Global___CachePolicy.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "_temperature", b"_temperature", "filter", b"filter", "seed", b"seed", "temperature", b"temperature"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "_temperature", b"_temperature", "consistency", b"consistency", "filter", b"filter", "seed", b"seed", "temperature", b"temperature"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "_temperature", b"_temperature", "collection", b"collection", "filter", b"filter", "max_tokens", b"max_tokens", "mode", b"mode", "model", b"model", "passages", b"passages", "question", b"question", "seed", b"seed", "temperature", b"temperature", "template", b"template"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "_temperature", b"_temperature", "cache", b"cache", "collection", b"collection", "consistency", b"consistency", "filter", b"filter", "max_tokens", b"max_tokens", "mode", b"mode", "model", b"model", "passages", b"passages", "question", b"question", "seed", b"seed", "temperature", b"temperature", "template", b"template"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
     _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
@@ -232,22 +277,26 @@ class Usage(_message.Message):
     PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
     COMPLETION_TOKENS_FIELD_NUMBER: _builtins.int
     EMBEDDING_TOKENS_FIELD_NUMBER: _builtins.int
+    ESTIMATED_FIELD_NUMBER: _builtins.int
     prompt_tokens: _builtins.int
     """Tokens of the generator's prompt, in its model's own tokens."""
     completion_tokens: _builtins.int
     """Tokens of the answer, in its model's own tokens."""
     embedding_tokens: _builtins.int
     """Tokens that were embedded for the question. 0 if nothing was."""
+    estimated: _builtins.bool
+    """Whether the generator's counts are an estimate. Default false."""
     def __init__(
         self,
         *,
         prompt_tokens: _builtins.int = ...,
         completion_tokens: _builtins.int = ...,
         embedding_tokens: _builtins.int = ...,
+        estimated: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["completion_tokens", b"completion_tokens", "embedding_tokens", b"embedding_tokens", "prompt_tokens", b"prompt_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["completion_tokens", b"completion_tokens", "embedding_tokens", b"embedding_tokens", "estimated", b"estimated", "prompt_tokens", b"prompt_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -265,6 +314,7 @@ class Hop(_message.Message):
     DURATION_FIELD_NUMBER: _builtins.int
     FIRST_MESSAGE_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
+    CACHE_FIELD_NUMBER: _builtins.int
     service: _builtins.str
     """Service: "tokenizer", "embedder", "retriever" or "generator"."""
     method: _builtins.str
@@ -283,6 +333,10 @@ class Hop(_message.Message):
     def first_message(self) -> _duration_pb2.Duration:
         """For streams, the time to the first message. Absent for other calls."""
 
+    @_builtins.property
+    def cache(self) -> _cache_service_pb2.CacheUse:
+        """What the service's cache did. Absent where it has none."""
+
     def __init__(
         self,
         *,
@@ -292,14 +346,61 @@ class Hop(_message.Message):
         duration: _duration_pb2.Duration | None = ...,
         first_message: _duration_pb2.Duration | None = ...,
         model: _builtins.str = ...,
+        cache: _cache_service_pb2.CacheUse | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "first_message", b"first_message", "start", b"start"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache", "duration", b"duration", "first_message", b"first_message", "start", b"start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "first_message", b"first_message", "method", b"method", "model", b"model", "service", b"service", "start", b"start"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache", "duration", b"duration", "first_message", b"first_message", "method", b"method", "model", b"model", "service", b"service", "start", b"start"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Hop: _TypeAlias = Hop  # noqa: Y015
+
+@_typing.final
+class AnswerCache(_message.Message):
+    """What the cache of answers did for an answer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USE_FIELD_NUMBER: _builtins.int
+    POSSIBLY_STALE_FIELD_NUMBER: _builtins.int
+    QUESTION_FIELD_NUMBER: _builtins.int
+    SIMILARITY_FIELD_NUMBER: _builtins.int
+    SAVED_FIELD_NUMBER: _builtins.int
+    possibly_stale: _builtins.bool
+    """Whether the freshness of a kept answer could not be verified. Never true for
+    requests with a stronger consistency than `minimize_latency`.
+    """
+    question: _builtins.str
+    """The question that the answer was made for, where it is not the request's."""
+    similarity: _builtins.float
+    """Cosine of the two questions' vectors, where `question` is given."""
+    @_builtins.property
+    def use(self) -> _cache_service_pb2.CacheUse:
+        """Tier "l1" or "l1-semantic", how it served, the kept answer's age and what it
+        saved in time.
+        """
+
+    @_builtins.property
+    def saved(self) -> Global___Usage:
+        """What the answer took when it was made, and was saved now. Absent for a new one."""
+
+    def __init__(
+        self,
+        *,
+        use: _cache_service_pb2.CacheUse | None = ...,
+        possibly_stale: _builtins.bool = ...,
+        question: _builtins.str = ...,
+        similarity: _builtins.float = ...,
+        saved: Global___Usage | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["saved", b"saved", "use", b"use"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["possibly_stale", b"possibly_stale", "question", b"question", "saved", b"saved", "similarity", b"similarity", "use", b"use"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AnswerCache: _TypeAlias = AnswerCache  # noqa: Y015
 
 @_typing.final
 class Trail(_message.Message):
@@ -348,12 +449,18 @@ class AskResponse(_message.Message):
     FINISH_REASON_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
     TRAIL_FIELD_NUMBER: _builtins.int
+    CACHE_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_TOKEN_FIELD_NUMBER: _builtins.int
     answer: _builtins.str
     """The answer."""
     model: _builtins.str
     """Name of the model that answered."""
     finish_reason: _generator_service_pb2.FinishReason.ValueType
     """Why the answer ended."""
+    consistency_token: _builtins.str
+    """Consistency token of the state of the collection that the answer was made from,
+    or was found to hold for.
+    """
     @_builtins.property
     def citations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Citation]:
         """Its sources, by `answer_start`."""
@@ -372,6 +479,10 @@ class AskResponse(_message.Message):
     def trail(self) -> Global___Trail:
         """What happened."""
 
+    @_builtins.property
+    def cache(self) -> Global___AnswerCache:
+        """What the cache of answers did."""
+
     def __init__(
         self,
         *,
@@ -382,10 +493,12 @@ class AskResponse(_message.Message):
         finish_reason: _generator_service_pb2.FinishReason.ValueType = ...,
         usage: Global___Usage | None = ...,
         trail: Global___Trail | None = ...,
+        cache: Global___AnswerCache | None = ...,
+        consistency_token: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["trail", b"trail", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache", "trail", b"trail", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "citations", b"citations", "finish_reason", b"finish_reason", "model", b"model", "passages", b"passages", "trail", b"trail", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "cache", b"cache", "citations", b"citations", "consistency_token", b"consistency_token", "finish_reason", b"finish_reason", "model", b"model", "passages", b"passages", "trail", b"trail", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -447,10 +560,14 @@ class Completed(_message.Message):
     FINISH_REASON_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
     TRAIL_FIELD_NUMBER: _builtins.int
+    CACHE_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_TOKEN_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Name of the model that answered."""
     finish_reason: _generator_service_pb2.FinishReason.ValueType
     """Why the answer ended."""
+    consistency_token: _builtins.str
+    """As in AskResponse."""
     @_builtins.property
     def usage(self) -> Global___Usage:
         """What it took."""
@@ -459,6 +576,10 @@ class Completed(_message.Message):
     def trail(self) -> Global___Trail:
         """What happened."""
 
+    @_builtins.property
+    def cache(self) -> Global___AnswerCache:
+        """What the cache of answers did."""
+
     def __init__(
         self,
         *,
@@ -466,10 +587,12 @@ class Completed(_message.Message):
         finish_reason: _generator_service_pb2.FinishReason.ValueType = ...,
         usage: Global___Usage | None = ...,
         trail: Global___Trail | None = ...,
+        cache: Global___AnswerCache | None = ...,
+        consistency_token: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["trail", b"trail", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache", "trail", b"trail", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["finish_reason", b"finish_reason", "model", b"model", "trail", b"trail", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache", "consistency_token", b"consistency_token", "finish_reason", b"finish_reason", "model", b"model", "trail", b"trail", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -530,6 +653,7 @@ class SearchRequest(_message.Message):
     K_FIELD_NUMBER: _builtins.int
     FILTER_FIELD_NUMBER: _builtins.int
     MODE_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """Name of the collection."""
     query: _builtins.str
@@ -542,6 +666,10 @@ class SearchRequest(_message.Message):
     def filter(self) -> _retriever_service_pb2.Filter:
         """Only documents whose metadata match. Absent: all."""
 
+    @_builtins.property
+    def consistency(self) -> _retriever_service_pb2.Consistency:
+        """How fresh the hits must be. Default: `minimize_latency`."""
+
     def __init__(
         self,
         *,
@@ -550,10 +678,11 @@ class SearchRequest(_message.Message):
         k: _builtins.int = ...,
         filter: _retriever_service_pb2.Filter | None = ...,
         mode: _retriever_service_pb2.SearchMode.ValueType = ...,
+        consistency: _retriever_service_pb2.Consistency | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["consistency", b"consistency", "filter", b"filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "filter", b"filter", "k", b"k", "mode", b"mode", "query", b"query"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "consistency", b"consistency", "filter", b"filter", "k", b"k", "mode", b"mode", "query", b"query"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -568,8 +697,11 @@ class SearchResponse(_message.Message):
     HITS_FIELD_NUMBER: _builtins.int
     MODE_FIELD_NUMBER: _builtins.int
     TRAIL_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_TOKEN_FIELD_NUMBER: _builtins.int
     mode: _retriever_service_pb2.SearchMode.ValueType
     """The mode that was used; never unspecified."""
+    consistency_token: _builtins.str
+    """Consistency token of the state of the collection that was searched."""
     @_builtins.property
     def hits(self) -> _containers.RepeatedCompositeFieldContainer[_retriever_service_pb2.Hit]:
         """Hits, best first."""
@@ -584,10 +716,11 @@ class SearchResponse(_message.Message):
         hits: _abc.Iterable[_retriever_service_pb2.Hit] | None = ...,
         mode: _retriever_service_pb2.SearchMode.ValueType = ...,
         trail: Global___Trail | None = ...,
+        consistency_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["trail", b"trail"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["hits", b"hits", "mode", b"mode", "trail", b"trail"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consistency_token", b"consistency_token", "hits", b"hits", "mode", b"mode", "trail", b"trail"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -673,6 +806,7 @@ class Ingested(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     CHUNKS_FIELD_NUMBER: _builtins.int
     TOKENS_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_TOKEN_FIELD_NUMBER: _builtins.int
     outcome: Global___IngestOutcome.ValueType
     """What was done."""
     version: _builtins.int
@@ -681,6 +815,10 @@ class Ingested(_message.Message):
     """Number of its chunks."""
     tokens: _builtins.int
     """Tokens that were embedded for it; 0 if it was unchanged."""
+    consistency_token: _builtins.str
+    """Consistency token of this write; of the collection's present state if the
+    document was unchanged.
+    """
     def __init__(
         self,
         *,
@@ -688,10 +826,11 @@ class Ingested(_message.Message):
         version: _builtins.int = ...,
         chunks: _builtins.int = ...,
         tokens: _builtins.int = ...,
+        consistency_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunks", b"chunks", "outcome", b"outcome", "tokens", b"tokens", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunks", b"chunks", "consistency_token", b"consistency_token", "outcome", b"outcome", "tokens", b"tokens", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -920,16 +1059,20 @@ class DeleteDocumentResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     DELETED_CHUNKS_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_TOKEN_FIELD_NUMBER: _builtins.int
     deleted_chunks: _builtins.int
     """Number of chunks that were deleted with it."""
+    consistency_token: _builtins.str
+    """Consistency token of this write."""
     def __init__(
         self,
         *,
         deleted_chunks: _builtins.int = ...,
+        consistency_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted_chunks", b"deleted_chunks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consistency_token", b"consistency_token", "deleted_chunks", b"deleted_chunks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -972,6 +1115,9 @@ class CreateCollectionResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     COLLECTION_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_TOKEN_FIELD_NUMBER: _builtins.int
+    consistency_token: _builtins.str
+    """Consistency token of this write."""
     @_builtins.property
     def collection(self) -> _retriever_service_pb2.Collection:
         """The collection."""
@@ -980,10 +1126,11 @@ class CreateCollectionResponse(_message.Message):
         self,
         *,
         collection: _retriever_service_pb2.Collection | None = ...,
+        consistency_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "consistency_token", b"consistency_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1118,16 +1265,20 @@ class DeleteCollectionResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     DELETED_DOCUMENTS_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_TOKEN_FIELD_NUMBER: _builtins.int
     deleted_documents: _builtins.int
     """Number of documents that were deleted with it."""
+    consistency_token: _builtins.str
+    """Consistency token of this write."""
     def __init__(
         self,
         *,
         deleted_documents: _builtins.int = ...,
+        consistency_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted_documents", b"deleted_documents"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consistency_token", b"consistency_token", "deleted_documents", b"deleted_documents"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1205,3 +1356,244 @@ class GetStatusResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetStatusResponse: _TypeAlias = GetStatusResponse  # noqa: Y015
+
+@_typing.final
+class GetCacheStatsRequest(_message.Message):
+    """Request of GetCacheStats."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetCacheStatsRequest: _TypeAlias = GetCacheStatsRequest  # noqa: Y015
+
+@_typing.final
+class ServiceCaches(_message.Message):
+    """The caches of one service."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVICE_FIELD_NUMBER: _builtins.int
+    REACHABLE_FIELD_NUMBER: _builtins.int
+    TIERS_FIELD_NUMBER: _builtins.int
+    REDIS_AVAILABLE_FIELD_NUMBER: _builtins.int
+    service: _builtins.str
+    """Name of the service."""
+    reachable: _builtins.bool
+    """Whether it answered."""
+    redis_available: _builtins.bool
+    """Whether it has a Redis and that answers."""
+    @_builtins.property
+    def tiers(self) -> _containers.RepeatedCompositeFieldContainer[_cache_service_pb2.TierStats]:
+        """Its tiers, by name."""
+
+    def __init__(
+        self,
+        *,
+        service: _builtins.str = ...,
+        reachable: _builtins.bool = ...,
+        tiers: _abc.Iterable[_cache_service_pb2.TierStats] | None = ...,
+        redis_available: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reachable", b"reachable", "redis_available", b"redis_available", "service", b"service", "tiers", b"tiers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ServiceCaches: _TypeAlias = ServiceCaches  # noqa: Y015
+
+@_typing.final
+class GetCacheStatsResponse(_message.Message):
+    """Response of GetCacheStats."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVICES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def services(self) -> _containers.RepeatedCompositeFieldContainer[Global___ServiceCaches]:
+        """Services by name, one replica of each."""
+
+    def __init__(
+        self,
+        *,
+        services: _abc.Iterable[Global___ServiceCaches] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["services", b"services"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetCacheStatsResponse: _TypeAlias = GetCacheStatsResponse  # noqa: Y015
+
+@_typing.final
+class ExplainCacheRequest(_message.Message):
+    """Request of ExplainCache."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def request(self) -> Global___AskRequest:
+        """The question, as it would be asked."""
+
+    def __init__(
+        self,
+        *,
+        request: Global___AskRequest | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainCacheRequest: _TypeAlias = ExplainCacheRequest  # noqa: Y015
+
+@_typing.final
+class ExplainCacheResponse(_message.Message):
+    """Response of ExplainCache."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CACHE_FIELD_NUMBER: _builtins.int
+    EXPLANATION_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    ANSWER_EPOCH_FIELD_NUMBER: _builtins.int
+    COLLECTION_EPOCH_FIELD_NUMBER: _builtins.int
+    DOCUMENT_IDS_FIELD_NUMBER: _builtins.int
+    explanation: _builtins.str
+    """Why, for people."""
+    key: _builtins.str
+    """Key of the answer, in hex. Empty where the request cannot be kept."""
+    answer_epoch: _builtins.int
+    """Epoch at which the kept answer was last known to hold. 0: none is kept."""
+    collection_epoch: _builtins.int
+    """Epoch of the collection, as far as it is known here without asking. 0: unknown."""
+    @_builtins.property
+    def cache(self) -> Global___AnswerCache:
+        """What the cache would do."""
+
+    @_builtins.property
+    def document_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Documents that the kept answer's passages come from."""
+
+    def __init__(
+        self,
+        *,
+        cache: Global___AnswerCache | None = ...,
+        explanation: _builtins.str = ...,
+        key: _builtins.str = ...,
+        answer_epoch: _builtins.int = ...,
+        collection_epoch: _builtins.int = ...,
+        document_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer_epoch", b"answer_epoch", "cache", b"cache", "collection_epoch", b"collection_epoch", "document_ids", b"document_ids", "explanation", b"explanation", "key", b"key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainCacheResponse: _TypeAlias = ExplainCacheResponse  # noqa: Y015
+
+@_typing.final
+class PurgeCacheRequest(_message.Message):
+    """Request of PurgeCache."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class DocumentName(_message.Message):
+        """One document of a collection."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        COLLECTION_FIELD_NUMBER: _builtins.int
+        ID_FIELD_NUMBER: _builtins.int
+        collection: _builtins.str
+        """Name of the collection."""
+        id: _builtins.str
+        """Identifier of the document."""
+        def __init__(
+            self,
+            *,
+            collection: _builtins.str = ...,
+            id: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "id", b"id"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    QUESTION_FIELD_NUMBER: _builtins.int
+    DOCUMENT_FIELD_NUMBER: _builtins.int
+    COLLECTION_FIELD_NUMBER: _builtins.int
+    EVERYTHING_FIELD_NUMBER: _builtins.int
+    collection: _builtins.str
+    """All that rests on a collection, by its name."""
+    everything: _builtins.bool
+    """Everything, in all services."""
+    @_builtins.property
+    def question(self) -> Global___AskRequest:
+        """The answer to one question, as it was asked."""
+
+    @_builtins.property
+    def document(self) -> Global___PurgeCacheRequest.DocumentName:
+        """All that rests on one document."""
+
+    def __init__(
+        self,
+        *,
+        question: Global___AskRequest | None = ...,
+        document: Global___PurgeCacheRequest.DocumentName | None = ...,
+        collection: _builtins.str = ...,
+        everything: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "document", b"document", "everything", b"everything", "question", b"question", "subject", b"subject"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "document", b"document", "everything", b"everything", "question", b"question", "subject", b"subject"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_subject: _TypeAlias = _typing.Literal["question", "document", "collection", "everything"]  # noqa: Y015
+    _WhichOneofArgType_subject: _TypeAlias = _typing.Literal["subject", b"subject"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_subject) -> _WhichOneofReturnType_subject | None: ...
+
+Global___PurgeCacheRequest: _TypeAlias = PurgeCacheRequest  # noqa: Y015
+
+@_typing.final
+class PurgeCacheResponse(_message.Message):
+    """Response of PurgeCache."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DROPPED_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_TOKEN_FIELD_NUMBER: _builtins.int
+    dropped: _builtins.int
+    """Results that were dropped. A collection's and a document's are not counted: they
+    are not served any more, and go when they expire.
+    """
+    consistency_token: _builtins.str
+    """Consistency token from which on nothing that was purged is served, for a
+    collection or document.
+    """
+    def __init__(
+        self,
+        *,
+        dropped: _builtins.int = ...,
+        consistency_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consistency_token", b"consistency_token", "dropped", b"dropped"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PurgeCacheResponse: _TypeAlias = PurgeCacheResponse  # noqa: Y015

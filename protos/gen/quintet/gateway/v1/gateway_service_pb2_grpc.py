@@ -31,6 +31,9 @@ class GatewayServiceStub(object):
     The caller's gRPC deadline is the deadline of the whole chain; without one the
     server's default applies (30 s for a question). Every response carries the
     trace's id in the trailer `quintet-trace-id`.
+
+    Every write returns a consistency token. A question that gives it as its
+    `consistency` is answered from that write or a later one, by whatever replica.
     """
 
     def __init__(self, channel):
@@ -99,6 +102,21 @@ class GatewayServiceStub(object):
                 request_serializer=quintet_dot_gateway_dot_v1_dot_gateway__service__pb2.GetStatusRequest.SerializeToString,
                 response_deserializer=quintet_dot_gateway_dot_v1_dot_gateway__service__pb2.GetStatusResponse.FromString,
                 _registered_method=True)
+        self.GetCacheStats = channel.unary_unary(
+                '/quintet.gateway.v1.GatewayService/GetCacheStats',
+                request_serializer=quintet_dot_gateway_dot_v1_dot_gateway__service__pb2.GetCacheStatsRequest.SerializeToString,
+                response_deserializer=quintet_dot_gateway_dot_v1_dot_gateway__service__pb2.GetCacheStatsResponse.FromString,
+                _registered_method=True)
+        self.ExplainCache = channel.unary_unary(
+                '/quintet.gateway.v1.GatewayService/ExplainCache',
+                request_serializer=quintet_dot_gateway_dot_v1_dot_gateway__service__pb2.ExplainCacheRequest.SerializeToString,
+                response_deserializer=quintet_dot_gateway_dot_v1_dot_gateway__service__pb2.ExplainCacheResponse.FromString,
+                _registered_method=True)
+        self.PurgeCache = channel.unary_unary(
+                '/quintet.gateway.v1.GatewayService/PurgeCache',
+                request_serializer=quintet_dot_gateway_dot_v1_dot_gateway__service__pb2.PurgeCacheRequest.SerializeToString,
+                response_deserializer=quintet_dot_gateway_dot_v1_dot_gateway__service__pb2.PurgeCacheResponse.FromString,
+                _registered_method=True)
 
 
 class GatewayServiceServicer(object):
@@ -107,6 +125,9 @@ class GatewayServiceServicer(object):
     The caller's gRPC deadline is the deadline of the whole chain; without one the
     server's default applies (30 s for a question). Every response carries the
     trace's id in the trailer `quintet-trace-id`.
+
+    Every write returns a consistency token. A question that gives it as its
+    `consistency` is answered from that write or a later one, by whatever replica.
     """
 
     def Ask(self, request, context):
@@ -197,6 +218,28 @@ class GatewayServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetCacheStats(self, request, context):
+        """Tells how the caches of the gateway and of the services are used.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExplainCache(self, request, context):
+        """Tells what the cache of answers would do with a question, and why; asks nobody
+        for an answer and changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PurgeCache(self, request, context):
+        """Drops what caches keep of a question, of a document, of a collection, or at all.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_GatewayServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -260,6 +303,21 @@ def add_GatewayServiceServicer_to_server(servicer, server):
                     request_deserializer=quintet_dot_gateway_dot_v1_dot_gateway__service__pb2.GetStatusRequest.FromString,
                     response_serializer=quintet_dot_gateway_dot_v1_dot_gateway__service__pb2.GetStatusResponse.SerializeToString,
             ),
+            'GetCacheStats': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCacheStats,
+                    request_deserializer=quintet_dot_gateway_dot_v1_dot_gateway__service__pb2.GetCacheStatsRequest.FromString,
+                    response_serializer=quintet_dot_gateway_dot_v1_dot_gateway__service__pb2.GetCacheStatsResponse.SerializeToString,
+            ),
+            'ExplainCache': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainCache,
+                    request_deserializer=quintet_dot_gateway_dot_v1_dot_gateway__service__pb2.ExplainCacheRequest.FromString,
+                    response_serializer=quintet_dot_gateway_dot_v1_dot_gateway__service__pb2.ExplainCacheResponse.SerializeToString,
+            ),
+            'PurgeCache': grpc.unary_unary_rpc_method_handler(
+                    servicer.PurgeCache,
+                    request_deserializer=quintet_dot_gateway_dot_v1_dot_gateway__service__pb2.PurgeCacheRequest.FromString,
+                    response_serializer=quintet_dot_gateway_dot_v1_dot_gateway__service__pb2.PurgeCacheResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'quintet.gateway.v1.GatewayService', rpc_method_handlers)
@@ -274,6 +332,9 @@ class GatewayService(object):
     The caller's gRPC deadline is the deadline of the whole chain; without one the
     server's default applies (30 s for a question). Every response carries the
     trace's id in the trailer `quintet-trace-id`.
+
+    Every write returns a consistency token. A question that gives it as its
+    `consistency` is answered from that write or a later one, by whatever replica.
     """
 
     @staticmethod
@@ -590,6 +651,87 @@ class GatewayService(object):
             '/quintet.gateway.v1.GatewayService/GetStatus',
             quintet_dot_gateway_dot_v1_dot_gateway__service__pb2.GetStatusRequest.SerializeToString,
             quintet_dot_gateway_dot_v1_dot_gateway__service__pb2.GetStatusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetCacheStats(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/quintet.gateway.v1.GatewayService/GetCacheStats',
+            quintet_dot_gateway_dot_v1_dot_gateway__service__pb2.GetCacheStatsRequest.SerializeToString,
+            quintet_dot_gateway_dot_v1_dot_gateway__service__pb2.GetCacheStatsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainCache(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/quintet.gateway.v1.GatewayService/ExplainCache',
+            quintet_dot_gateway_dot_v1_dot_gateway__service__pb2.ExplainCacheRequest.SerializeToString,
+            quintet_dot_gateway_dot_v1_dot_gateway__service__pb2.ExplainCacheResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PurgeCache(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/quintet.gateway.v1.GatewayService/PurgeCache',
+            quintet_dot_gateway_dot_v1_dot_gateway__service__pb2.PurgeCacheRequest.SerializeToString,
+            quintet_dot_gateway_dot_v1_dot_gateway__service__pb2.PurgeCacheResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -34,6 +34,9 @@ class GatewayServiceStub:
     The caller's gRPC deadline is the deadline of the whole chain; without one the
     server's default applies (30 s for a question). Every response carries the
     trace's id in the trailer `quintet-trace-id`.
+
+    Every write returns a consistency token. A question that gives it as its
+    `consistency` is answered from that write or a later one, by whatever replica.
     """
 
     @_typing.overload
@@ -71,6 +74,14 @@ class GatewayServiceStub:
     """Deletes a collection and all that is in it."""
     GetStatus: _grpc.UnaryUnaryMultiCallable[_gateway_service_pb2.GetStatusRequest, _gateway_service_pb2.GetStatusResponse]
     """Tells how the services behind the gateway are."""
+    GetCacheStats: _grpc.UnaryUnaryMultiCallable[_gateway_service_pb2.GetCacheStatsRequest, _gateway_service_pb2.GetCacheStatsResponse]
+    """Tells how the caches of the gateway and of the services are used."""
+    ExplainCache: _grpc.UnaryUnaryMultiCallable[_gateway_service_pb2.ExplainCacheRequest, _gateway_service_pb2.ExplainCacheResponse]
+    """Tells what the cache of answers would do with a question, and why; asks nobody
+    for an answer and changes nothing.
+    """
+    PurgeCache: _grpc.UnaryUnaryMultiCallable[_gateway_service_pb2.PurgeCacheRequest, _gateway_service_pb2.PurgeCacheResponse]
+    """Drops what caches keep of a question, of a document, of a collection, or at all."""
 
 @_typing.type_check_only
 class GatewayServiceAsyncStub(GatewayServiceStub):
@@ -79,6 +90,9 @@ class GatewayServiceAsyncStub(GatewayServiceStub):
     The caller's gRPC deadline is the deadline of the whole chain; without one the
     server's default applies (30 s for a question). Every response carries the
     trace's id in the trailer `quintet-trace-id`.
+
+    Every write returns a consistency token. A question that gives it as its
+    `consistency` is answered from that write or a later one, by whatever replica.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -113,6 +127,14 @@ class GatewayServiceAsyncStub(GatewayServiceStub):
     """Deletes a collection and all that is in it."""
     GetStatus: _aio.UnaryUnaryMultiCallable[_gateway_service_pb2.GetStatusRequest, _gateway_service_pb2.GetStatusResponse]  # type: ignore[assignment]
     """Tells how the services behind the gateway are."""
+    GetCacheStats: _aio.UnaryUnaryMultiCallable[_gateway_service_pb2.GetCacheStatsRequest, _gateway_service_pb2.GetCacheStatsResponse]  # type: ignore[assignment]
+    """Tells how the caches of the gateway and of the services are used."""
+    ExplainCache: _aio.UnaryUnaryMultiCallable[_gateway_service_pb2.ExplainCacheRequest, _gateway_service_pb2.ExplainCacheResponse]  # type: ignore[assignment]
+    """Tells what the cache of answers would do with a question, and why; asks nobody
+    for an answer and changes nothing.
+    """
+    PurgeCache: _aio.UnaryUnaryMultiCallable[_gateway_service_pb2.PurgeCacheRequest, _gateway_service_pb2.PurgeCacheResponse]  # type: ignore[assignment]
+    """Drops what caches keep of a question, of a document, of a collection, or at all."""
 
 class GatewayServiceServicer(metaclass=_abc_1.ABCMeta):
     """Questions, documents and collections.
@@ -120,6 +142,9 @@ class GatewayServiceServicer(metaclass=_abc_1.ABCMeta):
     The caller's gRPC deadline is the deadline of the whole chain; without one the
     server's default applies (30 s for a question). Every response carries the
     trace's id in the trailer `quintet-trace-id`.
+
+    Every write returns a consistency token. A question that gives it as its
+    `consistency` is answered from that write or a later one, by whatever replica.
     """
 
     @_abc_1.abstractmethod
@@ -224,5 +249,31 @@ class GatewayServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_gateway_service_pb2.GetStatusResponse, _abc.Awaitable[_gateway_service_pb2.GetStatusResponse]]:
         """Tells how the services behind the gateway are."""
+
+    @_abc_1.abstractmethod
+    def GetCacheStats(
+        self,
+        request: _gateway_service_pb2.GetCacheStatsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_gateway_service_pb2.GetCacheStatsResponse, _abc.Awaitable[_gateway_service_pb2.GetCacheStatsResponse]]:
+        """Tells how the caches of the gateway and of the services are used."""
+
+    @_abc_1.abstractmethod
+    def ExplainCache(
+        self,
+        request: _gateway_service_pb2.ExplainCacheRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_gateway_service_pb2.ExplainCacheResponse, _abc.Awaitable[_gateway_service_pb2.ExplainCacheResponse]]:
+        """Tells what the cache of answers would do with a question, and why; asks nobody
+        for an answer and changes nothing.
+        """
+
+    @_abc_1.abstractmethod
+    def PurgeCache(
+        self,
+        request: _gateway_service_pb2.PurgeCacheRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_gateway_service_pb2.PurgeCacheResponse, _abc.Awaitable[_gateway_service_pb2.PurgeCacheResponse]]:
+        """Drops what caches keep of a question, of a document, of a collection, or at all."""
 
 def add_GatewayServiceServicer_to_server(servicer: GatewayServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

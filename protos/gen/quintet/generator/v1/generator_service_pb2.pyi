@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from quintet.cache.v1 import cache_service_pb2 as _cache_service_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -85,6 +86,7 @@ class GenerateRequest(_message.Message):
     STOP_FIELD_NUMBER: _builtins.int
     JSON_SCHEMA_FIELD_NUMBER: _builtins.int
     LOGPROBS_FIELD_NUMBER: _builtins.int
+    NO_CACHE_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Name of the model, as ListModels gives it. Empty: the first."""
     question: _builtins.str
@@ -106,6 +108,11 @@ class GenerateRequest(_message.Message):
     """
     logprobs: _builtins.bool
     """Whether to send the log probability of each token of the answer."""
+    no_cache: _builtins.bool
+    """Whether a kept completion of the same request must not be served, nor this one
+    be kept. Only requests without randomness (temperature 0, or a seed) are kept at
+    all. Default false.
+    """
     @_builtins.property
     def passages(self) -> _containers.RepeatedCompositeFieldContainer[Global___Passage]:
         """What the answer may rest on, best first; 1 to 64."""
@@ -129,10 +136,11 @@ class GenerateRequest(_message.Message):
         stop: _abc.Iterable[_builtins.str] | None = ...,
         json_schema: _builtins.str = ...,
         logprobs: _builtins.bool = ...,
+        no_cache: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "_temperature", b"_temperature", "seed", b"seed", "temperature", b"temperature"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "_temperature", b"_temperature", "json_schema", b"json_schema", "logprobs", b"logprobs", "max_tokens", b"max_tokens", "model", b"model", "passages", b"passages", "question", b"question", "seed", b"seed", "stop", b"stop", "temperature", b"temperature", "template", b"template"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "_temperature", b"_temperature", "json_schema", b"json_schema", "logprobs", b"logprobs", "max_tokens", b"max_tokens", "model", b"model", "no_cache", b"no_cache", "passages", b"passages", "question", b"question", "seed", b"seed", "stop", b"stop", "temperature", b"temperature", "template", b"template"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
     _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
@@ -263,6 +271,7 @@ class GenerateResponse(_message.Message):
     USAGE_FIELD_NUMBER: _builtins.int
     CITATIONS_FIELD_NUMBER: _builtins.int
     LOGPROBS_FIELD_NUMBER: _builtins.int
+    CACHE_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """The answer. Empty if the model had nothing to say."""
     model: _builtins.str
@@ -283,6 +292,10 @@ class GenerateResponse(_message.Message):
     def logprobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenLogprob]:
         """The answer's tokens in order; empty unless `logprobs` was set."""
 
+    @_builtins.property
+    def cache(self) -> _cache_service_pb2.CacheUse:
+        """What the cache of completions did."""
+
     def __init__(
         self,
         *,
@@ -293,10 +306,11 @@ class GenerateResponse(_message.Message):
         usage: Global___Usage | None = ...,
         citations: _abc.Iterable[Global___Citation] | None = ...,
         logprobs: _abc.Iterable[Global___TokenLogprob] | None = ...,
+        cache: _cache_service_pb2.CacheUse | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["citations", b"citations", "finish_reason", b"finish_reason", "logprobs", b"logprobs", "model", b"model", "revision", b"revision", "text", b"text", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache", "citations", b"citations", "finish_reason", b"finish_reason", "logprobs", b"logprobs", "model", b"model", "revision", b"revision", "text", b"text", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -335,12 +349,16 @@ class Completed(_message.Message):
     FINISH_REASON_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
     LOGPROBS_FIELD_NUMBER: _builtins.int
+    CACHE_FIELD_NUMBER: _builtins.int
+    PROMPT_REVISION_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Name of the model that answered; never empty."""
     revision: _builtins.str
     """Its revision."""
     finish_reason: Global___FinishReason.ValueType
     """Why the answer ended."""
+    prompt_revision: _builtins.str
+    """Revision of the prompt templates, as in Model."""
     @_builtins.property
     def usage(self) -> Global___Usage:
         """What it took."""
@@ -348,6 +366,10 @@ class Completed(_message.Message):
     @_builtins.property
     def logprobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenLogprob]:
         """The answer's tokens in order; empty unless `logprobs` was set."""
+
+    @_builtins.property
+    def cache(self) -> _cache_service_pb2.CacheUse:
+        """What the cache of completions did."""
 
     def __init__(
         self,
@@ -357,10 +379,12 @@ class Completed(_message.Message):
         finish_reason: Global___FinishReason.ValueType = ...,
         usage: Global___Usage | None = ...,
         logprobs: _abc.Iterable[Global___TokenLogprob] | None = ...,
+        cache: _cache_service_pb2.CacheUse | None = ...,
+        prompt_revision: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["finish_reason", b"finish_reason", "logprobs", b"logprobs", "model", b"model", "revision", b"revision", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache", "finish_reason", b"finish_reason", "logprobs", b"logprobs", "model", b"model", "prompt_revision", b"prompt_revision", "revision", b"revision", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -433,6 +457,7 @@ class Model(_message.Message):
     BACKEND_FIELD_NUMBER: _builtins.int
     IS_DEFAULT_FIELD_NUMBER: _builtins.int
     TOKENIZER_FIELD_NUMBER: _builtins.int
+    PROMPT_REVISION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name by which requests choose it."""
     revision: _builtins.str
@@ -447,6 +472,10 @@ class Model(_message.Message):
     """Name of the tokenizer service's model with the same tokens. Empty: it has
     no tokenizer of its own.
     """
+    prompt_revision: _builtins.str
+    """Revision of the prompt templates: a hex digest of all of them. An answer is
+    determined by it, the model's revision and the request, but for randomness.
+    """
     def __init__(
         self,
         *,
@@ -456,10 +485,11 @@ class Model(_message.Message):
         backend: _builtins.str = ...,
         is_default: _builtins.bool = ...,
         tokenizer: _builtins.str = ...,
+        prompt_revision: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "context_tokens", b"context_tokens", "is_default", b"is_default", "name", b"name", "revision", b"revision", "tokenizer", b"tokenizer"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "context_tokens", b"context_tokens", "is_default", b"is_default", "name", b"name", "prompt_revision", b"prompt_revision", "revision", b"revision", "tokenizer", b"tokenizer"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -12,6 +12,7 @@ from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from quintet.cache.v1 import cache_service_pb2 as _cache_service_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -50,6 +51,41 @@ SEARCH_MODE_LEXICAL: SearchMode.ValueType  # 2
 SEARCH_MODE_HYBRID: SearchMode.ValueType  # 3
 """By both, fused by reciprocal rank; needs `vector` and `text`."""
 Global___SearchMode: _TypeAlias = SearchMode  # noqa: Y015
+
+@_typing.final
+class Consistency(_message.Message):
+    """How fresh a read must be."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MINIMIZE_LATENCY_FIELD_NUMBER: _builtins.int
+    AT_LEAST_AS_FRESH_FIELD_NUMBER: _builtins.int
+    FULLY_CONSISTENT_FIELD_NUMBER: _builtins.int
+    minimize_latency: _builtins.bool
+    """As fast as can be: what is cached is served unless a later write that
+    concerns it is known. Writes are known before they are acknowledged, but for
+    the moments that the news takes to each replica; see docs/caching.md.
+    """
+    at_least_as_fresh: _builtins.str
+    """At least as fresh as the write that returned this consistency token."""
+    fully_consistent: _builtins.bool
+    """As fresh as the database is at this moment."""
+    def __init__(
+        self,
+        *,
+        minimize_latency: _builtins.bool = ...,
+        at_least_as_fresh: _builtins.str = ...,
+        fully_consistent: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at_least_as_fresh", b"at_least_as_fresh", "fully_consistent", b"fully_consistent", "minimize_latency", b"minimize_latency", "requirement", b"requirement"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_least_as_fresh", b"at_least_as_fresh", "fully_consistent", b"fully_consistent", "minimize_latency", b"minimize_latency", "requirement", b"requirement"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_requirement: _TypeAlias = _typing.Literal["minimize_latency", "at_least_as_fresh", "fully_consistent"]  # noqa: Y015
+    _WhichOneofArgType_requirement: _TypeAlias = _typing.Literal["requirement", b"requirement"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_requirement) -> _WhichOneofReturnType_requirement | None: ...
+
+Global___Consistency: _TypeAlias = Consistency  # noqa: Y015
 
 @_typing.final
 class Collection(_message.Message):
@@ -148,6 +184,9 @@ class CreateCollectionResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     COLLECTION_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_TOKEN_FIELD_NUMBER: _builtins.int
+    consistency_token: _builtins.str
+    """Consistency token of this write."""
     @_builtins.property
     def collection(self) -> Global___Collection:
         """The collection."""
@@ -156,10 +195,11 @@ class CreateCollectionResponse(_message.Message):
         self,
         *,
         collection: Global___Collection | None = ...,
+        consistency_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "consistency_token", b"consistency_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -294,16 +334,20 @@ class DeleteCollectionResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     DELETED_DOCUMENTS_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_TOKEN_FIELD_NUMBER: _builtins.int
     deleted_documents: _builtins.int
     """Number of documents that were deleted with it."""
+    consistency_token: _builtins.str
+    """Consistency token of this write."""
     def __init__(
         self,
         *,
         deleted_documents: _builtins.int = ...,
+        consistency_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted_documents", b"deleted_documents"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consistency_token", b"consistency_token", "deleted_documents", b"deleted_documents"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -536,6 +580,9 @@ class UpsertDocumentsResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     DOCUMENTS_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_TOKEN_FIELD_NUMBER: _builtins.int
+    consistency_token: _builtins.str
+    """Consistency token of the last of these writes."""
     @_builtins.property
     def documents(self) -> _containers.RepeatedCompositeFieldContainer[Global___UpsertedDocument]:
         """One result a document, in the request's order. All are committed."""
@@ -544,10 +591,11 @@ class UpsertDocumentsResponse(_message.Message):
         self,
         *,
         documents: _abc.Iterable[Global___UpsertedDocument] | None = ...,
+        consistency_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["documents", b"documents"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consistency_token", b"consistency_token", "documents", b"documents"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -590,6 +638,9 @@ class GetDocumentResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     DOCUMENT_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_TOKEN_FIELD_NUMBER: _builtins.int
+    consistency_token: _builtins.str
+    """Consistency token of the state that it was read from."""
     @_builtins.property
     def document(self) -> Global___Document:
         """The document."""
@@ -598,10 +649,11 @@ class GetDocumentResponse(_message.Message):
         self,
         *,
         document: Global___Document | None = ...,
+        consistency_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["document", b"document"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["document", b"document"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consistency_token", b"consistency_token", "document", b"document"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -708,16 +760,20 @@ class DeleteDocumentResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     DELETED_CHUNKS_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_TOKEN_FIELD_NUMBER: _builtins.int
     deleted_chunks: _builtins.int
     """Number of chunks that were deleted with it."""
+    consistency_token: _builtins.str
+    """Consistency token of this write."""
     def __init__(
         self,
         *,
         deleted_chunks: _builtins.int = ...,
+        consistency_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted_chunks", b"deleted_chunks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consistency_token", b"consistency_token", "deleted_chunks", b"deleted_chunks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -964,6 +1020,8 @@ class SearchRequest(_message.Message):
     K_FIELD_NUMBER: _builtins.int
     FILTER_FIELD_NUMBER: _builtins.int
     EMBEDDING_REVISION_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_FIELD_NUMBER: _builtins.int
+    KNOWN_STATE_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """Name of the collection."""
     text: _builtins.str
@@ -978,9 +1036,19 @@ class SearchRequest(_message.Message):
     """Revision of the embedding model that made the vector. One that is not the
     collection's is FAILED_PRECONDITION with MODEL_MISMATCH. Empty: not checked.
     """
+    known_state: _builtins.bytes
+    """`state` of an earlier response to this very request: if nothing has been
+    written since that concerns its hits, the response says `unchanged` and has no
+    hits. Such a response is always as fresh as the database. Empty: the hits are
+    returned.
+    """
     @_builtins.property
     def filter(self) -> Global___Filter:
         """Only chunks of documents whose metadata match. Absent: all."""
+
+    @_builtins.property
+    def consistency(self) -> Global___Consistency:
+        """How fresh the hits must be. Default: `minimize_latency`."""
 
     def __init__(
         self,
@@ -992,10 +1060,12 @@ class SearchRequest(_message.Message):
         k: _builtins.int = ...,
         filter: Global___Filter | None = ...,
         embedding_revision: _builtins.str = ...,
+        consistency: Global___Consistency | None = ...,
+        known_state: _builtins.bytes = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["consistency", b"consistency", "filter", b"filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "embedding_revision", b"embedding_revision", "filter", b"filter", "k", b"k", "mode", b"mode", "text", b"text", "vector", b"vector"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "consistency", b"consistency", "embedding_revision", b"embedding_revision", "filter", b"filter", "k", b"k", "known_state", b"known_state", "mode", b"mode", "text", b"text", "vector", b"vector"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1128,22 +1198,94 @@ class SearchResponse(_message.Message):
 
     HITS_FIELD_NUMBER: _builtins.int
     MODE_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    UNCHANGED_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_TOKEN_FIELD_NUMBER: _builtins.int
+    CACHE_FIELD_NUMBER: _builtins.int
     mode: Global___SearchMode.ValueType
     """The mode that was used; never unspecified."""
+    state: _builtins.bytes
+    """What must stay as it is for these hits to stay as they are: opaque, at most 16
+    KiB, for `known_state` of a later request.
+    """
+    unchanged: _builtins.bool
+    """Whether the hits of the response that `known_state` came from are still the
+    hits of this request.
+    """
+    consistency_token: _builtins.str
+    """Consistency token of the state of the collection that was searched."""
     @_builtins.property
     def hits(self) -> _containers.RepeatedCompositeFieldContainer[Global___Hit]:
         """Hits, best first, at most `k`."""
+
+    @_builtins.property
+    def cache(self) -> _cache_service_pb2.CacheUse:
+        """What the cache of search results did."""
 
     def __init__(
         self,
         *,
         hits: _abc.Iterable[Global___Hit] | None = ...,
         mode: Global___SearchMode.ValueType = ...,
+        state: _builtins.bytes = ...,
+        unchanged: _builtins.bool = ...,
+        consistency_token: _builtins.str = ...,
+        cache: _cache_service_pb2.CacheUse | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["hits", b"hits", "mode", b"mode"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache", "consistency_token", b"consistency_token", "hits", b"hits", "mode", b"mode", "state", b"state", "unchanged", b"unchanged"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SearchResponse: _TypeAlias = SearchResponse  # noqa: Y015
+
+@_typing.final
+class InvalidateCollectionRequest(_message.Message):
+    """Request of InvalidateCollection."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: _builtins.int
+    DOCUMENT_ID_FIELD_NUMBER: _builtins.int
+    collection: _builtins.str
+    """Name of the collection."""
+    document_id: _builtins.str
+    """Identifier of one document. One that is not there is NOT_FOUND with
+    DOCUMENT_NOT_FOUND. Empty: the whole collection.
+    """
+    def __init__(
+        self,
+        *,
+        collection: _builtins.str = ...,
+        document_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "document_id", b"document_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InvalidateCollectionRequest: _TypeAlias = InvalidateCollectionRequest  # noqa: Y015
+
+@_typing.final
+class InvalidateCollectionResponse(_message.Message):
+    """Response of InvalidateCollection."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONSISTENCY_TOKEN_FIELD_NUMBER: _builtins.int
+    consistency_token: _builtins.str
+    """Consistency token of this write."""
+    def __init__(
+        self,
+        *,
+        consistency_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consistency_token", b"consistency_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InvalidateCollectionResponse: _TypeAlias = InvalidateCollectionResponse  # noqa: Y015

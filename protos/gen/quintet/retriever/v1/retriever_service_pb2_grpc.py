@@ -32,6 +32,11 @@ class RetrieverServiceStub(object):
     characters without control characters. Texts are valid UTF-8 without NUL. An
     unknown collection is NOT_FOUND with COLLECTION_NOT_FOUND. The database being
     away is UNAVAILABLE with DEPENDENCY_UNAVAILABLE and RetryInfo.
+
+    Each write raises its collection's epoch in its own transaction and returns a
+    consistency token: opaque, at most 200 characters, and of use to any later read
+    of the same collection that must see that write. A token of another collection
+    is INVALID_ARGUMENT.
     """
 
     def __init__(self, channel):
@@ -85,6 +90,11 @@ class RetrieverServiceStub(object):
                 request_serializer=quintet_dot_retriever_dot_v1_dot_retriever__service__pb2.SearchRequest.SerializeToString,
                 response_deserializer=quintet_dot_retriever_dot_v1_dot_retriever__service__pb2.SearchResponse.FromString,
                 _registered_method=True)
+        self.InvalidateCollection = channel.unary_unary(
+                '/quintet.retriever.v1.RetrieverService/InvalidateCollection',
+                request_serializer=quintet_dot_retriever_dot_v1_dot_retriever__service__pb2.InvalidateCollectionRequest.SerializeToString,
+                response_deserializer=quintet_dot_retriever_dot_v1_dot_retriever__service__pb2.InvalidateCollectionResponse.FromString,
+                _registered_method=True)
 
 
 class RetrieverServiceServicer(object):
@@ -94,6 +104,11 @@ class RetrieverServiceServicer(object):
     characters without control characters. Texts are valid UTF-8 without NUL. An
     unknown collection is NOT_FOUND with COLLECTION_NOT_FOUND. The database being
     away is UNAVAILABLE with DEPENDENCY_UNAVAILABLE and RetryInfo.
+
+    Each write raises its collection's epoch in its own transaction and returns a
+    consistency token: opaque, at most 200 characters, and of use to any later read
+    of the same collection that must see that write. A token of another collection
+    is INVALID_ARGUMENT.
     """
 
     def CreateCollection(self, request, context):
@@ -161,6 +176,15 @@ class RetrieverServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def InvalidateCollection(self, request, context):
+        """Makes whatever was computed from a collection, or from one of its documents,
+        before now count as out of date, in every cache of every service. The
+        documents themselves are not touched.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RetrieverServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -209,6 +233,11 @@ def add_RetrieverServiceServicer_to_server(servicer, server):
                     request_deserializer=quintet_dot_retriever_dot_v1_dot_retriever__service__pb2.SearchRequest.FromString,
                     response_serializer=quintet_dot_retriever_dot_v1_dot_retriever__service__pb2.SearchResponse.SerializeToString,
             ),
+            'InvalidateCollection': grpc.unary_unary_rpc_method_handler(
+                    servicer.InvalidateCollection,
+                    request_deserializer=quintet_dot_retriever_dot_v1_dot_retriever__service__pb2.InvalidateCollectionRequest.FromString,
+                    response_serializer=quintet_dot_retriever_dot_v1_dot_retriever__service__pb2.InvalidateCollectionResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'quintet.retriever.v1.RetrieverService', rpc_method_handlers)
@@ -224,6 +253,11 @@ class RetrieverService(object):
     characters without control characters. Texts are valid UTF-8 without NUL. An
     unknown collection is NOT_FOUND with COLLECTION_NOT_FOUND. The database being
     away is UNAVAILABLE with DEPENDENCY_UNAVAILABLE and RetryInfo.
+
+    Each write raises its collection's epoch in its own transaction and returns a
+    consistency token: opaque, at most 200 characters, and of use to any later read
+    of the same collection that must see that write. A token of another collection
+    is INVALID_ARGUMENT.
     """
 
     @staticmethod
@@ -459,6 +493,33 @@ class RetrieverService(object):
             '/quintet.retriever.v1.RetrieverService/Search',
             quintet_dot_retriever_dot_v1_dot_retriever__service__pb2.SearchRequest.SerializeToString,
             quintet_dot_retriever_dot_v1_dot_retriever__service__pb2.SearchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def InvalidateCollection(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/quintet.retriever.v1.RetrieverService/InvalidateCollection',
+            quintet_dot_retriever_dot_v1_dot_retriever__service__pb2.InvalidateCollectionRequest.SerializeToString,
+            quintet_dot_retriever_dot_v1_dot_retriever__service__pb2.InvalidateCollectionResponse.FromString,
             options,
             channel_credentials,
             insecure,

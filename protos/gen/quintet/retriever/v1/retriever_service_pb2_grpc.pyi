@@ -35,6 +35,11 @@ class RetrieverServiceStub:
     characters without control characters. Texts are valid UTF-8 without NUL. An
     unknown collection is NOT_FOUND with COLLECTION_NOT_FOUND. The database being
     away is UNAVAILABLE with DEPENDENCY_UNAVAILABLE and RetryInfo.
+
+    Each write raises its collection's epoch in its own transaction and returns a
+    consistency token: opaque, at most 200 characters, and of use to any later read
+    of the same collection that must see that write. A token of another collection
+    is INVALID_ARGUMENT.
     """
 
     @_typing.overload
@@ -63,6 +68,11 @@ class RetrieverServiceStub:
     """Deletes one document with its chunks."""
     Search: _grpc.UnaryUnaryMultiCallable[_retriever_service_pb2.SearchRequest, _retriever_service_pb2.SearchResponse]
     """Finds chunks by vector, by words, or by both."""
+    InvalidateCollection: _grpc.UnaryUnaryMultiCallable[_retriever_service_pb2.InvalidateCollectionRequest, _retriever_service_pb2.InvalidateCollectionResponse]
+    """Makes whatever was computed from a collection, or from one of its documents,
+    before now count as out of date, in every cache of every service. The
+    documents themselves are not touched.
+    """
 
 @_typing.type_check_only
 class RetrieverServiceAsyncStub(RetrieverServiceStub):
@@ -72,6 +82,11 @@ class RetrieverServiceAsyncStub(RetrieverServiceStub):
     characters without control characters. Texts are valid UTF-8 without NUL. An
     unknown collection is NOT_FOUND with COLLECTION_NOT_FOUND. The database being
     away is UNAVAILABLE with DEPENDENCY_UNAVAILABLE and RetryInfo.
+
+    Each write raises its collection's epoch in its own transaction and returns a
+    consistency token: opaque, at most 200 characters, and of use to any later read
+    of the same collection that must see that write. A token of another collection
+    is INVALID_ARGUMENT.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -97,6 +112,11 @@ class RetrieverServiceAsyncStub(RetrieverServiceStub):
     """Deletes one document with its chunks."""
     Search: _aio.UnaryUnaryMultiCallable[_retriever_service_pb2.SearchRequest, _retriever_service_pb2.SearchResponse]  # type: ignore[assignment]
     """Finds chunks by vector, by words, or by both."""
+    InvalidateCollection: _aio.UnaryUnaryMultiCallable[_retriever_service_pb2.InvalidateCollectionRequest, _retriever_service_pb2.InvalidateCollectionResponse]  # type: ignore[assignment]
+    """Makes whatever was computed from a collection, or from one of its documents,
+    before now count as out of date, in every cache of every service. The
+    documents themselves are not touched.
+    """
 
 class RetrieverServiceServicer(metaclass=_abc_1.ABCMeta):
     """Storage and search.
@@ -105,6 +125,11 @@ class RetrieverServiceServicer(metaclass=_abc_1.ABCMeta):
     characters without control characters. Texts are valid UTF-8 without NUL. An
     unknown collection is NOT_FOUND with COLLECTION_NOT_FOUND. The database being
     away is UNAVAILABLE with DEPENDENCY_UNAVAILABLE and RetryInfo.
+
+    Each write raises its collection's epoch in its own transaction and returns a
+    consistency token: opaque, at most 200 characters, and of use to any later read
+    of the same collection that must see that write. A token of another collection
+    is INVALID_ARGUMENT.
     """
 
     @_abc_1.abstractmethod
@@ -182,5 +207,16 @@ class RetrieverServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_retriever_service_pb2.SearchResponse, _abc.Awaitable[_retriever_service_pb2.SearchResponse]]:
         """Finds chunks by vector, by words, or by both."""
+
+    @_abc_1.abstractmethod
+    def InvalidateCollection(
+        self,
+        request: _retriever_service_pb2.InvalidateCollectionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_retriever_service_pb2.InvalidateCollectionResponse, _abc.Awaitable[_retriever_service_pb2.InvalidateCollectionResponse]]:
+        """Makes whatever was computed from a collection, or from one of its documents,
+        before now count as out of date, in every cache of every service. The
+        documents themselves are not touched.
+        """
 
 def add_RetrieverServiceServicer_to_server(servicer: RetrieverServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -22,55 +22,56 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from quintet.cache.v1 import cache_service_pb2 as quintet_dot_cache_dot_v1_dot_cache__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,quintet/tokenizer/v1/tokenizer_service.proto\x12\x14quintet.tokenizer.v1\"\"\n\x04Span\x12\r\n\x05start\x18\x01 \x01(\r\x12\x0b\n\x03\x65nd\x18\x02 \x01(\r\"H\n\x0c\x43ountRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05texts\x18\x02 \x03(\t\x12\x1a\n\x12\x61\x64\x64_special_tokens\x18\x03 \x01(\x08\"S\n\rCountResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\x12\x0e\n\x06\x63ounts\x18\x03 \x03(\r\x12\x11\n\testimated\x18\x04 \x01(\x08\"a\n\rEncodeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05texts\x18\x02 \x03(\t\x12\x1a\n\x12\x61\x64\x64_special_tokens\x18\x03 \x01(\x08\x12\x16\n\x0ereturn_offsets\x18\x04 \x01(\x08\"D\n\x08\x45ncoding\x12\x0b\n\x03ids\x18\x01 \x03(\r\x12+\n\x07offsets\x18\x02 \x03(\x0b\x32\x1a.quintet.tokenizer.v1.Span\"d\n\x0e\x45ncodeResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\x12\x31\n\tencodings\x18\x03 \x03(\x0b\x32\x1e.quintet.tokenizer.v1.Encoding\"\x17\n\x08TokenIds\x12\x0b\n\x03ids\x18\x01 \x03(\r\"n\n\rDecodeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x31\n\tsequences\x18\x02 \x03(\x0b\x32\x1e.quintet.tokenizer.v1.TokenIds\x12\x1b\n\x13keep_special_tokens\x18\x03 \x01(\x08\"@\n\x0e\x44\x65\x63odeResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\x12\r\n\x05texts\x18\x03 \x03(\t\"w\n\x0fTruncateRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05texts\x18\x02 \x03(\t\x12\x12\n\nmax_tokens\x18\x03 \x01(\r\x12\x32\n\x04side\x18\x04 \x01(\x0e\x32$.quintet.tokenizer.v1.TruncationSide\"p\n\rTruncatedText\x12\x0c\n\x04text\x18\x01 \x01(\t\x12(\n\x04span\x18\x02 \x01(\x0b\x32\x1a.quintet.tokenizer.v1.Span\x12\x0e\n\x06tokens\x18\x03 \x01(\r\x12\x17\n\x0foriginal_tokens\x18\x04 \x01(\r\"g\n\x10TruncateResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\x12\x32\n\x05texts\x18\x03 \x03(\x0b\x32#.quintet.tokenizer.v1.TruncatedText\"p\n\x0c\x43hunkRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05texts\x18\x02 \x03(\t\x12\x12\n\nmax_tokens\x18\x03 \x01(\r\x12\x1b\n\x0eoverlap_tokens\x18\x04 \x01(\rH\x00\x88\x01\x01\x42\x11\n\x0f_overlap_tokens\"O\n\x05\x43hunk\x12(\n\x04span\x18\x01 \x01(\x0b\x32\x1a.quintet.tokenizer.v1.Span\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x0e\n\x06tokens\x18\x03 \x01(\r\"J\n\x0b\x43hunkedText\x12+\n\x06\x63hunks\x18\x01 \x03(\x0b\x32\x1b.quintet.tokenizer.v1.Chunk\x12\x0e\n\x06tokens\x18\x02 \x01(\r\"b\n\rChunkResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\x12\x30\n\x05texts\x18\x03 \x03(\x0b\x32!.quintet.tokenizer.v1.ChunkedText\"\x13\n\x11ListModelsRequest\"d\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\x12\x17\n\x0fvocabulary_size\x18\x03 \x01(\r\x12\x12\n\nis_default\x18\x04 \x01(\x08\x12\x0e\n\x06loaded\x18\x05 \x01(\x08\"A\n\x12ListModelsResponse\x12+\n\x06models\x18\x01 \x03(\x0b\x32\x1b.quintet.tokenizer.v1.Model*e\n\x0eTruncationSide\x12\x1f\n\x1bTRUNCATION_SIDE_UNSPECIFIED\x10\x00\x12\x17\n\x13TRUNCATION_SIDE_END\x10\x01\x12\x19\n\x15TRUNCATION_SIDE_START\x10\x02\x32\x9c\x04\n\x10TokenizerService\x12P\n\x05\x43ount\x12\".quintet.tokenizer.v1.CountRequest\x1a#.quintet.tokenizer.v1.CountResponse\x12S\n\x06\x45ncode\x12#.quintet.tokenizer.v1.EncodeRequest\x1a$.quintet.tokenizer.v1.EncodeResponse\x12S\n\x06\x44\x65\x63ode\x12#.quintet.tokenizer.v1.DecodeRequest\x1a$.quintet.tokenizer.v1.DecodeResponse\x12Y\n\x08Truncate\x12%.quintet.tokenizer.v1.TruncateRequest\x1a&.quintet.tokenizer.v1.TruncateResponse\x12P\n\x05\x43hunk\x12\".quintet.tokenizer.v1.ChunkRequest\x1a#.quintet.tokenizer.v1.ChunkResponse\x12_\n\nListModels\x12\'.quintet.tokenizer.v1.ListModelsRequest\x1a(.quintet.tokenizer.v1.ListModelsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,quintet/tokenizer/v1/tokenizer_service.proto\x12\x14quintet.tokenizer.v1\x1a$quintet/cache/v1/cache_service.proto\"\"\n\x04Span\x12\r\n\x05start\x18\x01 \x01(\r\x12\x0b\n\x03\x65nd\x18\x02 \x01(\r\"H\n\x0c\x43ountRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05texts\x18\x02 \x03(\t\x12\x1a\n\x12\x61\x64\x64_special_tokens\x18\x03 \x01(\x08\"~\n\rCountResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\x12\x0e\n\x06\x63ounts\x18\x03 \x03(\r\x12\x11\n\testimated\x18\x04 \x01(\x08\x12)\n\x05\x63\x61\x63he\x18\x05 \x01(\x0b\x32\x1a.quintet.cache.v1.CacheUse\"a\n\rEncodeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05texts\x18\x02 \x03(\t\x12\x1a\n\x12\x61\x64\x64_special_tokens\x18\x03 \x01(\x08\x12\x16\n\x0ereturn_offsets\x18\x04 \x01(\x08\"D\n\x08\x45ncoding\x12\x0b\n\x03ids\x18\x01 \x03(\r\x12+\n\x07offsets\x18\x02 \x03(\x0b\x32\x1a.quintet.tokenizer.v1.Span\"d\n\x0e\x45ncodeResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\x12\x31\n\tencodings\x18\x03 \x03(\x0b\x32\x1e.quintet.tokenizer.v1.Encoding\"\x17\n\x08TokenIds\x12\x0b\n\x03ids\x18\x01 \x03(\r\"n\n\rDecodeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x31\n\tsequences\x18\x02 \x03(\x0b\x32\x1e.quintet.tokenizer.v1.TokenIds\x12\x1b\n\x13keep_special_tokens\x18\x03 \x01(\x08\"@\n\x0e\x44\x65\x63odeResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\x12\r\n\x05texts\x18\x03 \x03(\t\"w\n\x0fTruncateRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05texts\x18\x02 \x03(\t\x12\x12\n\nmax_tokens\x18\x03 \x01(\r\x12\x32\n\x04side\x18\x04 \x01(\x0e\x32$.quintet.tokenizer.v1.TruncationSide\"p\n\rTruncatedText\x12\x0c\n\x04text\x18\x01 \x01(\t\x12(\n\x04span\x18\x02 \x01(\x0b\x32\x1a.quintet.tokenizer.v1.Span\x12\x0e\n\x06tokens\x18\x03 \x01(\r\x12\x17\n\x0foriginal_tokens\x18\x04 \x01(\r\"g\n\x10TruncateResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\x12\x32\n\x05texts\x18\x03 \x03(\x0b\x32#.quintet.tokenizer.v1.TruncatedText\"p\n\x0c\x43hunkRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05texts\x18\x02 \x03(\t\x12\x12\n\nmax_tokens\x18\x03 \x01(\r\x12\x1b\n\x0eoverlap_tokens\x18\x04 \x01(\rH\x00\x88\x01\x01\x42\x11\n\x0f_overlap_tokens\"O\n\x05\x43hunk\x12(\n\x04span\x18\x01 \x01(\x0b\x32\x1a.quintet.tokenizer.v1.Span\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x0e\n\x06tokens\x18\x03 \x01(\r\"J\n\x0b\x43hunkedText\x12+\n\x06\x63hunks\x18\x01 \x03(\x0b\x32\x1b.quintet.tokenizer.v1.Chunk\x12\x0e\n\x06tokens\x18\x02 \x01(\r\"b\n\rChunkResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\x12\x30\n\x05texts\x18\x03 \x03(\x0b\x32!.quintet.tokenizer.v1.ChunkedText\"\x13\n\x11ListModelsRequest\"d\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\x12\x17\n\x0fvocabulary_size\x18\x03 \x01(\r\x12\x12\n\nis_default\x18\x04 \x01(\x08\x12\x0e\n\x06loaded\x18\x05 \x01(\x08\"A\n\x12ListModelsResponse\x12+\n\x06models\x18\x01 \x03(\x0b\x32\x1b.quintet.tokenizer.v1.Model*e\n\x0eTruncationSide\x12\x1f\n\x1bTRUNCATION_SIDE_UNSPECIFIED\x10\x00\x12\x17\n\x13TRUNCATION_SIDE_END\x10\x01\x12\x19\n\x15TRUNCATION_SIDE_START\x10\x02\x32\x9c\x04\n\x10TokenizerService\x12P\n\x05\x43ount\x12\".quintet.tokenizer.v1.CountRequest\x1a#.quintet.tokenizer.v1.CountResponse\x12S\n\x06\x45ncode\x12#.quintet.tokenizer.v1.EncodeRequest\x1a$.quintet.tokenizer.v1.EncodeResponse\x12S\n\x06\x44\x65\x63ode\x12#.quintet.tokenizer.v1.DecodeRequest\x1a$.quintet.tokenizer.v1.DecodeResponse\x12Y\n\x08Truncate\x12%.quintet.tokenizer.v1.TruncateRequest\x1a&.quintet.tokenizer.v1.TruncateResponse\x12P\n\x05\x43hunk\x12\".quintet.tokenizer.v1.ChunkRequest\x1a#.quintet.tokenizer.v1.ChunkResponse\x12_\n\nListModels\x12\'.quintet.tokenizer.v1.ListModelsRequest\x1a(.quintet.tokenizer.v1.ListModelsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'quintet.tokenizer.v1.tokenizer_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TRUNCATIONSIDE']._serialized_start=1640
-  _globals['_TRUNCATIONSIDE']._serialized_end=1741
-  _globals['_SPAN']._serialized_start=70
-  _globals['_SPAN']._serialized_end=104
-  _globals['_COUNTREQUEST']._serialized_start=106
-  _globals['_COUNTREQUEST']._serialized_end=178
-  _globals['_COUNTRESPONSE']._serialized_start=180
-  _globals['_COUNTRESPONSE']._serialized_end=263
-  _globals['_ENCODEREQUEST']._serialized_start=265
-  _globals['_ENCODEREQUEST']._serialized_end=362
-  _globals['_ENCODING']._serialized_start=364
-  _globals['_ENCODING']._serialized_end=432
-  _globals['_ENCODERESPONSE']._serialized_start=434
-  _globals['_ENCODERESPONSE']._serialized_end=534
-  _globals['_TOKENIDS']._serialized_start=536
-  _globals['_TOKENIDS']._serialized_end=559
-  _globals['_DECODEREQUEST']._serialized_start=561
-  _globals['_DECODEREQUEST']._serialized_end=671
-  _globals['_DECODERESPONSE']._serialized_start=673
-  _globals['_DECODERESPONSE']._serialized_end=737
-  _globals['_TRUNCATEREQUEST']._serialized_start=739
-  _globals['_TRUNCATEREQUEST']._serialized_end=858
-  _globals['_TRUNCATEDTEXT']._serialized_start=860
-  _globals['_TRUNCATEDTEXT']._serialized_end=972
-  _globals['_TRUNCATERESPONSE']._serialized_start=974
-  _globals['_TRUNCATERESPONSE']._serialized_end=1077
-  _globals['_CHUNKREQUEST']._serialized_start=1079
-  _globals['_CHUNKREQUEST']._serialized_end=1191
-  _globals['_CHUNK']._serialized_start=1193
-  _globals['_CHUNK']._serialized_end=1272
-  _globals['_CHUNKEDTEXT']._serialized_start=1274
-  _globals['_CHUNKEDTEXT']._serialized_end=1348
-  _globals['_CHUNKRESPONSE']._serialized_start=1350
-  _globals['_CHUNKRESPONSE']._serialized_end=1448
-  _globals['_LISTMODELSREQUEST']._serialized_start=1450
-  _globals['_LISTMODELSREQUEST']._serialized_end=1469
-  _globals['_MODEL']._serialized_start=1471
-  _globals['_MODEL']._serialized_end=1571
-  _globals['_LISTMODELSRESPONSE']._serialized_start=1573
-  _globals['_LISTMODELSRESPONSE']._serialized_end=1638
-  _globals['_TOKENIZERSERVICE']._serialized_start=1744
-  _globals['_TOKENIZERSERVICE']._serialized_end=2284
+  _globals['_TRUNCATIONSIDE']._serialized_start=1721
+  _globals['_TRUNCATIONSIDE']._serialized_end=1822
+  _globals['_SPAN']._serialized_start=108
+  _globals['_SPAN']._serialized_end=142
+  _globals['_COUNTREQUEST']._serialized_start=144
+  _globals['_COUNTREQUEST']._serialized_end=216
+  _globals['_COUNTRESPONSE']._serialized_start=218
+  _globals['_COUNTRESPONSE']._serialized_end=344
+  _globals['_ENCODEREQUEST']._serialized_start=346
+  _globals['_ENCODEREQUEST']._serialized_end=443
+  _globals['_ENCODING']._serialized_start=445
+  _globals['_ENCODING']._serialized_end=513
+  _globals['_ENCODERESPONSE']._serialized_start=515
+  _globals['_ENCODERESPONSE']._serialized_end=615
+  _globals['_TOKENIDS']._serialized_start=617
+  _globals['_TOKENIDS']._serialized_end=640
+  _globals['_DECODEREQUEST']._serialized_start=642
+  _globals['_DECODEREQUEST']._serialized_end=752
+  _globals['_DECODERESPONSE']._serialized_start=754
+  _globals['_DECODERESPONSE']._serialized_end=818
+  _globals['_TRUNCATEREQUEST']._serialized_start=820
+  _globals['_TRUNCATEREQUEST']._serialized_end=939
+  _globals['_TRUNCATEDTEXT']._serialized_start=941
+  _globals['_TRUNCATEDTEXT']._serialized_end=1053
+  _globals['_TRUNCATERESPONSE']._serialized_start=1055
+  _globals['_TRUNCATERESPONSE']._serialized_end=1158
+  _globals['_CHUNKREQUEST']._serialized_start=1160
+  _globals['_CHUNKREQUEST']._serialized_end=1272
+  _globals['_CHUNK']._serialized_start=1274
+  _globals['_CHUNK']._serialized_end=1353
+  _globals['_CHUNKEDTEXT']._serialized_start=1355
+  _globals['_CHUNKEDTEXT']._serialized_end=1429
+  _globals['_CHUNKRESPONSE']._serialized_start=1431
+  _globals['_CHUNKRESPONSE']._serialized_end=1529
+  _globals['_LISTMODELSREQUEST']._serialized_start=1531
+  _globals['_LISTMODELSREQUEST']._serialized_end=1550
+  _globals['_MODEL']._serialized_start=1552
+  _globals['_MODEL']._serialized_end=1652
+  _globals['_LISTMODELSRESPONSE']._serialized_start=1654
+  _globals['_LISTMODELSRESPONSE']._serialized_end=1719
+  _globals['_TOKENIZERSERVICE']._serialized_start=1825
+  _globals['_TOKENIZERSERVICE']._serialized_end=2365
 # @@protoc_insertion_point(module_scope)

@@ -10,6 +10,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from quintet.cache.v1 import cache_service_pb2 as _cache_service_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -115,6 +116,7 @@ class CountResponse(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     COUNTS_FIELD_NUMBER: _builtins.int
     ESTIMATED_FIELD_NUMBER: _builtins.int
+    CACHE_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Name of the model that counted; never empty."""
     revision: _builtins.str
@@ -127,6 +129,10 @@ class CountResponse(_message.Message):
     def counts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Number of tokens of each text, in the request's order."""
 
+    @_builtins.property
+    def cache(self) -> _cache_service_pb2.CacheUse:
+        """What the cache of counts did; its counts are of texts."""
+
     def __init__(
         self,
         *,
@@ -134,10 +140,11 @@ class CountResponse(_message.Message):
         revision: _builtins.str = ...,
         counts: _abc.Iterable[_builtins.int] | None = ...,
         estimated: _builtins.bool = ...,
+        cache: _cache_service_pb2.CacheUse | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "estimated", b"estimated", "model", b"model", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache", "counts", b"counts", "estimated", b"estimated", "model", b"model", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
