@@ -83,8 +83,9 @@ class Run:
             yield worker
 
     @asynccontextmanager
-    async def service(self, name: str) -> AsyncIterator[str]:
-        """Run one service alone, as it is by default, and yield its address."""
+    async def service(self, name: str, **settings: str) -> AsyncIterator[str]:
+        """Run one service alone, as it is by default but for `settings` (not in a quick
+        run), and yield its address."""
         if self.quick:
             async with self.stack() as stack:
                 yield stack.endpoints[name]["grpc"]
@@ -92,7 +93,7 @@ class Run:
         self.say(f"the {name} service: starting")
         service = Service(
             name,
-            {k: v for k, v in os.environ.items() if k != "OTEL_EXPORTER_OTLP_ENDPOINT"},
+            {k: v for k, v in os.environ.items() if k != "OTEL_EXPORTER_OTLP_ENDPOINT"} | settings,
             log_file=self.folder / f"{name}.log",
             settings=LocalSettings(),
         )

@@ -63,7 +63,11 @@ def packaged() -> Path:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def stub(packaged: Path) -> AsyncIterator[Any]:
     settings = GeneratorSettings(
-        backends=("openvino",), slots=SLOTS, queue=QUEUE, kv_cache_tokens=CONTEXT
+        backends=("openvino",),
+        slots=SLOTS,
+        queue=QUEUE,
+        kv_cache_tokens=CONTEXT,
+        stream_seconds=0.02,
     )
     async with open_application(settings) as application, serving(application) as channel:
         yield GeneratorServiceStub(channel)

@@ -13,13 +13,15 @@ from quintet_generator.batching import BatchingProcess
 from quintet_generator.models import Token
 from quintet_servicekit.errors import Reason, ServiceError
 
-CONFIG = BatchConfig("nowhere", [2], 1, "f32", "u8", slots=1, cache_tokens=64, step_tokens=32)
+CONFIG = BatchConfig(
+    "nowhere", [2], 1, "f32", "u8", slots=1, cache_tokens=64, step_tokens=32, stream_seconds=0
+)
 READY = "print('\"ready\"', flush=True)\n"
 ECHO = """
 import json, sys
 for line in sys.stdin:
     it = json.loads(line)
-    print(json.dumps([[it["id"], it.get("prompt", []), [], "done"]]), flush=True)
+    print(json.dumps([1, [[it["id"], it.get("prompt", []), [], "done"]]]), flush=True)
 """
 
 
@@ -32,7 +34,7 @@ def start(number: int) -> Start:
 
 
 async def tokens(it: BatchingProcess) -> list[Token]:
-    return [token async for token in it.tokens(start)]
+    return [token async for some in it.tokens(start) for token in some]
 
 
 def test_a_command_is_read_back_as_it_was() -> None:

@@ -40,12 +40,17 @@ class Answer:
         """Whether a stop text came."""
         return self._stops.stopped
 
-    def push(self, token: Token) -> Iterator[Event]:
-        """Yield the text that the token completes, if any."""
-        self._count += 1
-        if self._wants_logprobs:
-            self._logprobs.append(TokenLogprob(self._decode([token.id]), token.logprob))
-        if text := self._stops.push(self._detokenizer.push(token.id)):
+    def push(self, *tokens: Token) -> Iterator[Event]:
+        """Yield the text that the tokens complete together, if any."""
+        text = ""
+        for token in tokens:
+            if self.stopped:
+                break
+            self._count += 1
+            if self._wants_logprobs:
+                self._logprobs.append(TokenLogprob(self._decode([token.id]), token.logprob))
+            text += self._stops.push(self._detokenizer.push(token.id))
+        if text:
             yield TextDelta(text)
 
     def finish(self) -> Iterator[Event]:

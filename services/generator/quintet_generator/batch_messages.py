@@ -13,7 +13,8 @@ class BatchConfig:
     """How the process runs its model.
 
     `slots` requests run at once; `cache_tokens` is what the KV cache holds of all of
-    them; a step reads at most `step_tokens` tokens.
+    them; a step reads at most `step_tokens` tokens. What steps give is told at least
+    every `stream_seconds`.
     """
 
     folder: str
@@ -24,6 +25,7 @@ class BatchConfig:
     slots: int
     cache_tokens: int
     step_tokens: int
+    stream_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,7 @@ Ending = Literal["done", "no_room"]
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What one step gave one request. `logprobs` is as long as `tokens`, or empty.
+    """What a step, or several, gave one request. `logprobs` is as long as `tokens`, or empty.
 
     `ending` is set once, last: its slot is free.
     """
@@ -78,11 +80,20 @@ def command(text: bytes) -> Start | Cancel:
     return Start(**fields) if fields.pop("do") == "Start" else Cancel(**fields)
 
 
-def progress_line(steps: Sequence[Progress]) -> bytes:
-    """Return what a step gave as a line."""
-    return line([[it.id, it.tokens, it.logprobs, it.ending] for it in steps])
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What is told at once: what `steps` steps gave the requests, one entry each."""
+
+    steps: int
+    progress: Sequence[Progress]
 
 
-def progress(text: bytes) -> list[Progress]:
-    """Read `progress_line` back."""
-    return [Progress(*fields) for fields in json.loads(text)]
+def told_line(told: Told) -> bytes:
+    """Return what steps gave as a line."""
+    return line([told.steps, [[it.id, it.tokens, it.logprobs, it.ending] for it in told.progress]])
+
+
+def told(text: bytes) -> Told:
+    """Read `told_line` back."""
+    steps, progress = json.loads(text)
+    return Told(steps, [Progress(*fields) for fields in progress])

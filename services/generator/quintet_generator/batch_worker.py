@@ -5,7 +5,7 @@
 It has a process of its own because openvino-genai holds Python's interpreter lock
 for a whole step, up to half a second, in which a server in the same process could
 answer nobody. Commands come on standard input; the first line of standard output
-says that the model is loaded, each further one what a step gave. It ends when its
+says that the model is loaded, each further one what some steps gave. It ends when its
 input does, so it never outlives its service.
 """
 
@@ -16,6 +16,7 @@ import os
 import select
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -31,8 +32,9 @@ from quintet_generator.batch_messages import (
     Start,
     command,
     line,
-    progress_line,
+    told_line,
 )
+from quintet_generator.batch_outbox import Outbox
 
 _BLOCK_TOKENS = 32
 """Tokens of a KV cache block on processors."""
@@ -148,15 +150,20 @@ def main() -> int:
     # Libraries that print would garble the answers.
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
-    batch = Batch(BatchConfig(**json.loads(sys.argv[1])))
+    config = BatchConfig(**json.loads(sys.argv[1]))
+    batch, outbox = Batch(config), Outbox(config.stream_seconds)
     answers.write(line("ready"))
     commands = Commands(0)
     try:
         while True:
             for it in commands.take(wait=batch.is_idle):
                 batch.obey(it)
-            if not batch.is_idle and (steps := batch.step()):
-                answers.write(progress_line(steps))
+                if isinstance(it, Cancel):
+                    outbox.drop(it.id)
+            if not batch.is_idle:
+                outbox.add(batch.step())
+            if told := outbox.take(time.monotonic()):
+                answers.write(told_line(told))
     except (EOFError, BrokenPipeError):
         return 0
 

@@ -26,7 +26,7 @@ from quintet_generator.batch_messages import (
     Progress,
     Start,
     command_line,
-    progress,
+    told,
 )
 from quintet_generator.metrics import DECODE_STEPS
 from quintet_generator.models import Token
@@ -114,8 +114,8 @@ class BatchingProcess:
         self._process = process
         self._reading = asyncio.create_task(self._read(process))
 
-    async def tokens(self, make: Callable[[int], Start]) -> AsyncGenerator[Token, None]:
-        """Yield the tokens of the request that `make` gives for its number.
+    async def tokens(self, make: Callable[[int], Start]) -> AsyncGenerator[list[Token], None]:
+        """Yield the tokens of the request that `make` gives for its number, some at a time.
 
         Raises `ServiceError` OVERLOADED when the line, or the KV cache, is full, and
         DEPENDENCY_UNAVAILABLE when the process ends meanwhile.
@@ -136,8 +136,8 @@ class BatchingProcess:
                 ended = step.ending is not None
                 if step.ending == "no_room":
                     raise ServiceError(Reason.OVERLOADED, f"the cache of {self._name} is full")
-                for token, logprob in itertools.zip_longest(step.tokens, step.logprobs):
-                    yield Token(token, logprob or 0.0)
+                pairs = itertools.zip_longest(step.tokens, step.logprobs, fillvalue=0.0)
+                yield [Token(int(token), logprob) for token, logprob in pairs]
         finally:
             if not ended:
                 self._give_up(request)
@@ -167,8 +167,9 @@ class BatchingProcess:
     async def _read(self, process: Process) -> None:
         assert process.stdout is not None
         while text := await process.stdout.readline():
-            self._steps.inc()
-            for step in progress(text):
+            news = told(text)
+            self._steps.inc(news.steps)
+            for step in news.progress:
                 request = self._slots.get(step.id)
                 if request is None:
                     continue  # its caller has left

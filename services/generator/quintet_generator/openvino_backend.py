@@ -10,6 +10,7 @@ import secrets
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 from quintet_generator.answers import Answer
@@ -97,13 +98,12 @@ class OpenVinoBackend:
             )  # fmt: skip
 
         answer = Answer(model.tokenizer.decode, len(prompt), query)
-        async with aclosing(model.process.tokens(start)) as tokens:
-            async for token in tokens:
-                if token.id in model.end_tokens:
-                    break
-                for event in answer.push(token):
+        async with aclosing(model.process.tokens(start)) as pieces:
+            async for tokens in pieces:
+                own = list(takewhile(lambda it: it.id not in model.end_tokens, tokens))
+                for event in answer.push(*own):
                     yield event
-                if answer.stopped:
+                if answer.stopped or len(own) < len(tokens):
                     break
         for event in answer.finish():
             yield event
@@ -125,4 +125,5 @@ def batch_config(settings: GeneratorSettings, folder: Path) -> BatchConfig:
         slots=settings.slots,
         cache_tokens=settings.kv_cache_tokens,
         step_tokens=settings.step_tokens,
+        stream_seconds=settings.stream_seconds,
     )

@@ -75,6 +75,10 @@ class GeneratorSettings(ServiceSettings):
     step_tokens: int = Field(512, ge=32, le=65_536)
     """Most tokens of prompts that a step of openvino reads: some 0.4 s on two cores, for
     which the other answers pause."""
+    stream_seconds: float = Field(0.1, ge=0, le=5)
+    """Longest time for which openvino gathers an answer's tokens before it sends them on,
+    after the first; 0 sends each alone. Nobody reads ten pieces a second, and on two
+    cores each one sent slows the model by a millisecond."""
     openvino_precision: Literal["f32", "bf16", "f16"] = "f32"
     """What openvino computes attention and norms in. With bf16 the packaged model misses
     easy questions that it answers in f32, and is no faster."""
