@@ -51,6 +51,7 @@ class Reason(enum.StrEnum):
     UNIMPLEMENTED = "UNIMPLEMENTED"
     INTERNAL = "INTERNAL"
     CONFLICT = "CONFLICT"
+    CIRCUIT_OPEN = "CIRCUIT_OPEN"
 
 
 _CODES: Mapping[Reason, grpc.StatusCode] = {
@@ -70,6 +71,7 @@ _CODES: Mapping[Reason, grpc.StatusCode] = {
     Reason.UNIMPLEMENTED: grpc.StatusCode.UNIMPLEMENTED,
     Reason.INTERNAL: grpc.StatusCode.INTERNAL,
     Reason.CONFLICT: grpc.StatusCode.ABORTED,
+    Reason.CIRCUIT_OPEN: grpc.StatusCode.UNAVAILABLE,
 }
 """Status code of each reason; those not named are INVALID_ARGUMENT."""
 

@@ -106,6 +106,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_CONFLICT: _ErrorReason.ValueType  # 23
     """ABORTED. Two writers met; the call can be repeated as it is."""
+    ERROR_REASON_CIRCUIT_OPEN: _ErrorReason.ValueType  # 24
+    """UNAVAILABLE. A dependency failed or was slow again and again, so the call to it
+    was not made; try again after RetryInfo. Metadata: "dependency".
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed. The gRPC status code that goes with each reason and the
@@ -191,4 +195,8 @@ operators find the cause in their log; nothing else is told.
 """
 ERROR_REASON_CONFLICT: ErrorReason.ValueType  # 23
 """ABORTED. Two writers met; the call can be repeated as it is."""
+ERROR_REASON_CIRCUIT_OPEN: ErrorReason.ValueType  # 24
+"""UNAVAILABLE. A dependency failed or was slow again and again, so the call to it
+was not made; try again after RetryInfo. Metadata: "dependency".
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
