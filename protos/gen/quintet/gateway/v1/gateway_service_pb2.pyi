@@ -36,7 +36,7 @@ class _CachePolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CachePoli
     CACHE_POLICY_UNSPECIFIED: _CachePolicy.ValueType  # 0
     """The server's default: CACHE_POLICY_EXACT unless it is set otherwise."""
     CACHE_POLICY_NONE: _CachePolicy.ValueType  # 1
-    """None, and the answer is not kept; neither are its embedding and its passages."""
+    """None, and the answer is not kept."""
     CACHE_POLICY_EXACT: _CachePolicy.ValueType  # 2
     """The answer to this very request."""
     CACHE_POLICY_SEMANTIC: _CachePolicy.ValueType  # 3
@@ -50,7 +50,7 @@ class CachePolicy(_CachePolicy, metaclass=_CachePolicyEnumTypeWrapper):
 CACHE_POLICY_UNSPECIFIED: CachePolicy.ValueType  # 0
 """The server's default: CACHE_POLICY_EXACT unless it is set otherwise."""
 CACHE_POLICY_NONE: CachePolicy.ValueType  # 1
-"""None, and the answer is not kept; neither are its embedding and its passages."""
+"""None, and the answer is not kept."""
 CACHE_POLICY_EXACT: CachePolicy.ValueType  # 2
 """The answer to this very request."""
 CACHE_POLICY_SEMANTIC: CachePolicy.ValueType  # 3
@@ -451,6 +451,8 @@ class AskResponse(_message.Message):
     TRAIL_FIELD_NUMBER: _builtins.int
     CACHE_FIELD_NUMBER: _builtins.int
     CONSISTENCY_TOKEN_FIELD_NUMBER: _builtins.int
+    MODEL_REVISION_FIELD_NUMBER: _builtins.int
+    PROMPT_REVISION_FIELD_NUMBER: _builtins.int
     answer: _builtins.str
     """The answer."""
     model: _builtins.str
@@ -461,6 +463,10 @@ class AskResponse(_message.Message):
     """Consistency token of the state of the collection that the answer was made from,
     or was found to hold for.
     """
+    model_revision: _builtins.str
+    """Revision of the model: a hex digest of its weights and settings."""
+    prompt_revision: _builtins.str
+    """Revision of the prompt templates: a hex digest of all of them."""
     @_builtins.property
     def citations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Citation]:
         """Its sources, by `answer_start`."""
@@ -495,10 +501,12 @@ class AskResponse(_message.Message):
         trail: Global___Trail | None = ...,
         cache: Global___AnswerCache | None = ...,
         consistency_token: _builtins.str = ...,
+        model_revision: _builtins.str = ...,
+        prompt_revision: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache", "trail", b"trail", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "cache", b"cache", "citations", b"citations", "consistency_token", b"consistency_token", "finish_reason", b"finish_reason", "model", b"model", "passages", b"passages", "trail", b"trail", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "cache", b"cache", "citations", b"citations", "consistency_token", b"consistency_token", "finish_reason", b"finish_reason", "model", b"model", "model_revision", b"model_revision", "passages", b"passages", "prompt_revision", b"prompt_revision", "trail", b"trail", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -562,11 +570,17 @@ class Completed(_message.Message):
     TRAIL_FIELD_NUMBER: _builtins.int
     CACHE_FIELD_NUMBER: _builtins.int
     CONSISTENCY_TOKEN_FIELD_NUMBER: _builtins.int
+    MODEL_REVISION_FIELD_NUMBER: _builtins.int
+    PROMPT_REVISION_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Name of the model that answered."""
     finish_reason: _generator_service_pb2.FinishReason.ValueType
     """Why the answer ended."""
     consistency_token: _builtins.str
+    """As in AskResponse."""
+    model_revision: _builtins.str
+    """As in AskResponse."""
+    prompt_revision: _builtins.str
     """As in AskResponse."""
     @_builtins.property
     def usage(self) -> Global___Usage:
@@ -589,10 +603,12 @@ class Completed(_message.Message):
         trail: Global___Trail | None = ...,
         cache: Global___AnswerCache | None = ...,
         consistency_token: _builtins.str = ...,
+        model_revision: _builtins.str = ...,
+        prompt_revision: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache", "trail", b"trail", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache", "consistency_token", b"consistency_token", "finish_reason", b"finish_reason", "model", b"model", "trail", b"trail", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache", "consistency_token", b"consistency_token", "finish_reason", b"finish_reason", "model", b"model", "model_revision", b"model_revision", "prompt_revision", b"prompt_revision", "trail", b"trail", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
