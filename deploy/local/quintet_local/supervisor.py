@@ -159,7 +159,8 @@ async def running_stack(
     """Run a stack that keeps its state in `state_dir`, and yield it once all is ready.
 
     `environment` overlays ours, for the services. What the user has set there is
-    kept: ports, addresses, a database (then none is started), a trace receiver.
+    kept: ports, addresses, a database or a Redis (then none is started), a trace
+    receiver.
 
     Raises `AlreadyRunningError` when a stack runs in that folder, and
     `StartError`, with the end of its log, when something does not start.
@@ -227,7 +228,11 @@ class _Plan:
             megabytes=settings.valkey_megabytes,
             log_file=folder.log_file("valkey"),
         )
-        programs: dict[str, Program] = {**self._services, "valkey": self._valkey}
+        # Whoever names one for the gateway names it for each service.
+        self._own_redis = not environment.get("QUINTET_GATEWAY_CACHE__REDIS_URL")
+        programs: dict[str, Program] = {**self._services}
+        if self._own_redis:
+            programs["valkey"] = self._valkey
         if self._own_database:
             programs["postgres"] = self._postgres
         self.members = {
@@ -241,11 +246,16 @@ class _Plan:
         self._report_on(progress)
 
     async def start(self) -> None:
-        """Start everything at once; only the retriever waits, for its database."""
+        """Start everything at once, but for the cache's server, which is there at once
+        and whose address all need, and the retriever, which waits for its database."""
+        if self._own_redis:
+            await self.members["valkey"].start()
+            for name, service in self._services.items():
+                service.configure({f"QUINTET_{name.upper()}_CACHE__REDIS_URL": self._valkey.url})
         try:
             async with asyncio.TaskGroup() as group:
                 for name, member in self.members.items():
-                    if name not in ("postgres", "retriever"):
+                    if name not in ("postgres", "retriever", "valkey"):
                         group.create_task(member.start())
                 group.create_task(self._start_retriever())
         except ExceptionGroup as failures:
@@ -275,7 +285,8 @@ class _Plan:
         }
         if self._own_database:
             endpoints["postgres"] = self._postgres.endpoint
-        endpoints["valkey"] = self._valkey.endpoint
+        if self._own_redis:
+            endpoints["valkey"] = self._valkey.endpoint
         if traces:
             endpoints["traces"] = traces
         return endpoints
