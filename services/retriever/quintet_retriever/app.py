@@ -14,6 +14,8 @@ from quintet.retriever.v1 import retriever_service_pb2_grpc as pb_grpc
 from quintet_retriever.database import Database
 from quintet_retriever.engine import Engine
 from quintet_retriever.migrator import migrate
+from quintet_retriever.search_store import PostgresSearch
+from quintet_retriever.searching import Searcher
 from quintet_retriever.servicer import RetrieverServicer
 from quintet_retriever.settings import Settings
 from quintet_retriever.store import PostgresStore
@@ -27,7 +29,9 @@ SERVICE = pb.DESCRIPTOR.services_by_name["RetrieverService"].full_name
 async def open_application(settings: Settings) -> AsyncIterator[Application]:
     """Open the retriever; it becomes ready once PostgreSQL answers and is migrated."""
     database = Database(settings)
-    servicer = RetrieverServicer(Engine(PostgresStore(database, settings)), settings)
+    searcher = Searcher(PostgresSearch(database, settings), settings.candidates)
+    engine = Engine(PostgresStore(database, settings), searcher)
+    servicer = RetrieverServicer(engine, settings)
 
     async def warm_up() -> None:
         await _migrate_when_possible(settings)

@@ -14,17 +14,19 @@ from quintet_retriever.models import (
     Collection,
     CollectionGoneError,
     CollectionKey,
+    DeletedCollection,
+    DeletedDocument,
     Document,
     DocumentInput,
-    Hit,
-    Mode,
     NewCollection,
     NewDocument,
-    SearchQuery,
     SearchRequest,
+    SearchResult,
     WrittenDocument,
 )
-from quintet_servicekit.errors import Reason, ServiceError, Violation
+from quintet_retriever.searching import Searcher
+from quintet_servicekit.consistency import Epoch
+from quintet_servicekit.errors import Reason, ServiceError
 
 T = TypeVar("T")
 
@@ -46,34 +48,36 @@ class Store(Protocol):
     async def list_collections(self, after: str, limit: int) -> Sequence[Collection]:
         """Return at most `limit` collections by name, from the first after `after`."""
 
-    async def delete_collection(self, name: str) -> int | None:
-        """Delete the collection; return its number of documents, None without it."""
+    async def delete_collection(self, name: str) -> DeletedCollection | None:
+        """Delete the collection; None without it."""
 
     async def write_document(self, key: CollectionKey, new: NewDocument) -> WrittenDocument:
         """Write the document, replacing one of its id whole."""
 
     async def read_document(
         self, key: CollectionKey, document_id: str, *, include_content: bool
-    ) -> Document | None:
-        """Return the document of that id."""
+    ) -> tuple[Document, Epoch] | None:
+        """Return the document of that id, and the epoch at which it was read."""
 
     async def list_documents(
         self, key: CollectionKey, after: str, limit: int, condition: Condition | None
     ) -> Sequence[Document]:
         """Return at most `limit` documents by id, from the first after `after`."""
 
-    async def delete_document(self, key: CollectionKey, document_id: str) -> int | None:
-        """Delete the document; return its number of chunks, None without it."""
+    async def delete_document(self, key: CollectionKey, document_id: str) -> DeletedDocument | None:
+        """Delete the document; None without it."""
 
-    async def search(self, key: CollectionKey, query: SearchQuery) -> Sequence[Hit]:
-        """Return the hits of the query, best first."""
+    async def invalidate(self, key: CollectionKey, document_id: str | None) -> Epoch | None:
+        """Raise the epoch as if the document, or without an id every document, had
+        changed; None without the document."""
 
 
 class Engine:
     """Collections, documents and searches, over a store."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, searcher: Searcher) -> None:
         self._store = store
+        self._searcher = searcher
         # Keys by name spare a round trip a call. They cannot mislead: a deleted
         # collection's key leads to no table, never to another's.
         self._keys: dict[str, CollectionKey] = {}
@@ -107,8 +111,8 @@ class Engine:
         """Return at most `limit` collections by name, from the first after `after`."""
         return await self._store.list_collections(after, limit)
 
-    async def delete_collection(self, name: str) -> int:
-        """Delete the collection and return its number of documents.
+    async def delete_collection(self, name: str) -> DeletedCollection:
+        """Delete the collection and return what went with it.
 
         Raises COLLECTION_NOT_FOUND.
         """
@@ -128,7 +132,7 @@ class Engine:
         """
 
         async def write(key: CollectionKey) -> list[WrittenDocument]:
-            _check_revision(collection, key, embedding_revision)
+            vectors.check_revision(collection, key, embedding_revision)
             ready = [
                 NewDocument(document, _embeddings(f"documents[{i}]", document, key.dimension))
                 for i, document in enumerate(documents)
@@ -139,8 +143,11 @@ class Engine:
 
     async def get_document(
         self, collection: str, document_id: str, *, include_content: bool
-    ) -> Document:
-        """Return the document. Raises COLLECTION_NOT_FOUND or DOCUMENT_NOT_FOUND."""
+    ) -> tuple[Document, Epoch]:
+        """Return the document and the epoch at which it was read.
+
+        Raises COLLECTION_NOT_FOUND or DOCUMENT_NOT_FOUND.
+        """
         found = await self._in(
             collection,
             lambda key: self._store.read_document(
@@ -160,8 +167,8 @@ class Engine:
             collection, lambda key: self._store.list_documents(key, after, limit, condition)
         )
 
-    async def delete_document(self, collection: str, document_id: str) -> int:
-        """Delete the document and return its number of chunks.
+    async def delete_document(self, collection: str, document_id: str) -> DeletedDocument:
+        """Delete the document and return what went with it.
 
         Raises COLLECTION_NOT_FOUND or DOCUMENT_NOT_FOUND.
         """
@@ -170,22 +177,25 @@ class Engine:
         )
         return _present(deleted, collection, document_id)
 
-    async def search(self, collection: str, request: SearchRequest) -> Sequence[Hit]:
-        """Return at most `request.k` hits, best first.
+    async def invalidate(self, collection: str, document_id: str) -> Epoch:
+        """Raise the epoch for the document, or if its id is empty for the whole
+        collection, and return it.
 
-        Raises COLLECTION_NOT_FOUND, MODEL_MISMATCH, DIMENSION_MISMATCH or
-        INVALID_FIELD (a vector that is zero or not finite).
+        Raises COLLECTION_NOT_FOUND or DOCUMENT_NOT_FOUND.
         """
+        epoch = await self._in(
+            collection, lambda key: self._store.invalidate(key, document_id or None)
+        )
+        return _present(epoch, collection, document_id)
 
-        async def find(key: CollectionKey) -> Sequence[Hit]:
-            vector = None
-            if request.mode is not Mode.LEXICAL:
-                _check_revision(collection, key, request.embedding_revision)
-                vector = _unit_rows([("vector", request.vector)], key.dimension)[0]
-            query = SearchQuery(request.mode, request.text, vector, request.k, request.condition)
-            return await self._store.search(key, query)
+    async def search(self, collection: str, request: SearchRequest) -> SearchResult:
+        """Return at most `request.k` hits, best first, or that they are unchanged.
 
-        return await self._in(collection, find)
+        Raises COLLECTION_NOT_FOUND and what `Searcher.search` raises.
+        """
+        return await self._in(
+            collection, lambda key: self._searcher.search(collection, key, request)
+        )
 
     async def _in(self, name: str, work: Callable[[CollectionKey], Awaitable[T]]) -> T:
         """Return what `work` returns for the collection of that name."""
@@ -208,45 +218,10 @@ class Engine:
 
 
 def _embeddings(field: str, document: DocumentInput, dimension: int) -> NDArray[np.float32]:
-    return _unit_rows(
+    return vectors.unit_rows(
         [(f"{field}.chunks[{i}].vector", chunk.vector) for i, chunk in enumerate(document.chunks)],
         dimension,
     )
-
-
-def _unit_rows(packed: Sequence[tuple[str, bytes]], dimension: int) -> NDArray[np.float32]:
-    for field, data in packed:
-        if len(data) != dimension * vectors.FLOAT_BYTES:
-            actual = len(data) // vectors.FLOAT_BYTES
-            raise ServiceError(
-                Reason.DIMENSION_MISMATCH,
-                f"{field} holds {actual} numbers, and the collection's vectors have {dimension}",
-                metadata={"expected": str(dimension), "actual": str(actual)},
-                violations=[Violation(field, f"must hold {dimension} numbers")],
-            )
-    rows = vectors.unpacked([data for _, data in packed], dimension)
-    faults = [
-        Violation(packed[i][0], "must hold finite numbers, not all of them zero")
-        for i in vectors.directionless(rows)
-    ]
-    if faults:
-        raise ServiceError(
-            Reason.INVALID_FIELD, f"{faults[0].field} {faults[0].description}", violations=faults
-        )
-    return vectors.normalised(rows)
-
-
-def _check_revision(collection: str, key: CollectionKey, revision: str) -> None:
-    if revision and revision != key.embedding_revision:
-        raise ServiceError(
-            Reason.MODEL_MISMATCH,
-            "the vectors were made by another revision of the embedding model",
-            metadata={
-                "collection": collection,
-                "expected": key.embedding_revision,
-                "actual": revision,
-            },
-        )
 
 
 def _present(found: T | None, collection: str, document_id: str) -> T:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quintet_retriever.filters import Condition
+from quintet_servicekit.consistency import Epoch
 
 Metadata = Mapping[str, Any]
 """A JSON object."""
@@ -47,6 +48,7 @@ class Collection:
     """A collection as it is kept."""
 
     key: CollectionKey
+    epoch: Epoch
     name: str
     embedding_model: str
     description: str
@@ -95,6 +97,23 @@ class WrittenDocument:
     id: str
     version: int
     chunk_count: int
+    epoch: Epoch
+
+
+@dataclass(frozen=True, slots=True)
+class DeletedDocument:
+    """What was deleted with a document, and the epoch since which it is gone."""
+
+    chunk_count: int
+    epoch: Epoch
+
+
+@dataclass(frozen=True, slots=True)
+class DeletedCollection:
+    """What was deleted with a collection, and its last epoch."""
+
+    document_count: int
+    epoch: Epoch
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +142,11 @@ class Mode(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class SearchRequest:
-    """A search as a caller asks for it. `vector` is packed as in Chunk."""
+    """A search as a caller asks for it. `vector` is packed as in Chunk.
+
+    The hits must be of an epoch of `at_least`, or of the newest if `fully_consistent`.
+    `known_state` is the encoded `SearchState` of an earlier result, or empty.
+    """
 
     mode: Mode
     text: str
@@ -131,6 +154,9 @@ class SearchRequest:
     embedding_revision: str
     k: int
     condition: Condition | None
+    at_least: Epoch | None = None
+    fully_consistent: bool = False
+    known_state: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,3 +190,46 @@ class Hit:
     dense_rank: int | None
     lexical: float | None
     lexical_rank: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class SearchState:
+    """What the hits of a search rest on; see `freshness` for what follows from it.
+
+    `epoch` is the state of the collection that was searched. A floor is the score of
+    the last chunk in the list that was ranked, negative infinity if another one would
+    have found room (or there was no such list). `documents` are the keys of the
+    documents that have a chunk in a list, ascending.
+    """
+
+    epoch: Epoch
+    dense_floor: float
+    lexical_floor: float
+    documents: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Hits, best first, and what they rest on."""
+
+    hits: tuple[Hit, ...]
+    state: SearchState
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether the hits that rest on an earlier state are those at `epoch` too."""
+
+    epoch: Epoch
+    unchanged: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """The answer to a search. `unchanged`: the hits are those of the request's
+    `known_state`, and are not repeated. `state` is an encoded `SearchState`."""
+
+    hits: tuple[Hit, ...]
+    epoch: Epoch
+    state: bytes
+    unchanged: bool = False

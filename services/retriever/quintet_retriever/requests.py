@@ -20,8 +20,10 @@ from quintet_retriever.models import (
     NewCollection,
     SearchRequest,
 )
+from quintet_retriever.search_state import MAX_STATE_BYTES
 from quintet_retriever.settings import Settings
 from quintet_retriever.vectors import FLOAT_BYTES
+from quintet_servicekit.consistency import Epoch, decode_token
 from quintet_servicekit.errors import Reason, ServiceError, Violation
 from quintet_servicekit.validation import Checks
 
@@ -61,6 +63,13 @@ def document_id(collection: str, identifier: str) -> tuple[str, str]:
     _check_id(checks, "id", identifier)
     checks.done()
     return collection, identifier
+
+
+def invalidation(request: pb.InvalidateCollectionRequest) -> tuple[str, str]:
+    """Return the collection, and the document or "" for all. Raises INVALID_FIELD."""
+    if request.document_id:
+        return document_id(request.collection, request.document_id)
+    return collection_name(request.collection), ""
 
 
 def page_size(size: int) -> int:
@@ -131,6 +140,8 @@ def search_request(request: pb.SearchRequest) -> SearchRequest:
     )
     if mode in (Mode.DENSE, Mode.HYBRID):
         _check_packed(checks, "vector", request.vector)
+    if len(request.known_state) > MAX_STATE_BYTES:
+        checks.refuse("known_state", f"must have at most {MAX_STATE_BYTES} bytes")
     checks.done()
     assert mode is not None
     return SearchRequest(
@@ -140,7 +151,16 @@ def search_request(request: pb.SearchRequest) -> SearchRequest:
         embedding_revision=request.embedding_revision,
         k=request.k or DEFAULT_K,
         condition=parse_filter(request.filter) if request.HasField("filter") else None,
+        at_least=_at_least(request.collection, request.consistency),
+        fully_consistent=request.consistency.fully_consistent,
+        known_state=request.known_state,
     )
+
+
+def _at_least(collection: str, consistency: pb.Consistency) -> Epoch | None:
+    if consistency.WhichOneof("requirement") != "at_least_as_fresh":
+        return None
+    return decode_token(collection, consistency.at_least_as_fresh)
 
 
 def _document(

@@ -7,13 +7,14 @@ Both lists are fused by reciprocal rank (Cormack, Clarke and Büttcher, SIGIR 20
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from psycopg import sql
 
 from quintet_retriever.database import Statement
-from quintet_retriever.filter_sql import FilterSql
 from quintet_retriever.models import CollectionKey, Mode, SearchQuery
+from quintet_retriever.query_sql import QueryParts
 from quintet_retriever.settings import Settings
-from quintet_retriever.tables import Tables
 
 RRF_K = 60
 """The constant of reciprocal rank fusion, as published."""
@@ -31,8 +32,6 @@ population AS MATERIALIZED (
     FROM (SELECT chunk_count FROM {document} AS d WHERE {condition} LIMIT {exact} + 1) AS matching
 )"""
 
-# The filter is a subquery that cannot become a join (OFFSET 0), so that the order
-# of the index is kept and each chunk is asked for as the scan meets it.
 _NEAR = """
 near AS MATERIALIZED (
     SELECT document_key, chunk_index, embedding <=> {vector} AS distance
@@ -58,18 +57,14 @@ dense AS (
     ) AS either
 )"""
 
-# ts_rank divided by 1 + log(length) ranks better than ts_rank_cd and costs a third
-# on questions of any words: nDCG@10 .62 against .37 on SciFact, .32 against .21 on
-# Cranfield.
 _LEXICAL = """
 lexical AS (
     SELECT document_key, chunk_index, score,
         row_number() OVER (ORDER BY score DESC, document_key, chunk_index) AS rank
     FROM (
-        SELECT document_key, chunk_index,
-            ts_rank(words, retriever.any_word_query({text}), 1)::float8 AS score
+        SELECT document_key, chunk_index, {lexical_score} AS score
         FROM {chunk} AS c
-        WHERE words @@ retriever.any_word_query({text}) AND {matches}
+        WHERE {words_match} AND {matches}
         ORDER BY score DESC, document_key, chunk_index
         LIMIT {candidates}
     ) AS ranked
@@ -99,65 +94,91 @@ best AS (
     FROM dense FULL JOIN lexical USING (document_key, chunk_index)
 )"""
 
-# Fused scores are often equal: the nearer vector goes first.
+# What the hits rest on (see `freshness`), of the snapshot that they are of.
+_FLOOR = """
+    (SELECT CASE count(*) WHEN {reach} THEN min(score) ELSE '-Infinity' END
+        FROM %(list)s WHERE rank <= {reach})"""
+
+_DOCUMENTS = "SELECT document_key FROM %(list)s WHERE rank <= {reach}"
+
+_RESTS_ON = """
+ground AS (
+    SELECT epoch, %(dense_floor)s AS dense_floor, %(lexical_floor)s AS lexical_floor,
+        ARRAY(%(documents)s ORDER BY document_key) AS documents
+    FROM retriever.collection WHERE id = {collection_id}
+)"""
+
+# Fused scores are often equal: the nearer vector goes first. Without hits there is one
+# row; the documents, which can be many, are in the first row only.
 _HITS = """
-SELECT d.id AS document_id, d.version AS document_version, d.title, d.metadata,
+SELECT ground.epoch, ground.dense_floor, ground.lexical_floor,
+    CASE WHEN coalesce(best.place, 1) = 1 THEN ground.documents END AS documents,
+    d.id AS document_id, d.version AS document_version, d.title, d.metadata,
     c.chunk_index, c.text, c.start_char, c.end_char, c.tokens,
     best.score, best.dense, best.dense_rank, best.lexical, best.lexical_rank
-FROM (
-    SELECT * FROM best
-    ORDER BY score DESC, dense DESC NULLS LAST, document_key, chunk_index
-    LIMIT {k}
-) AS best
-JOIN {chunk} AS c USING (document_key, chunk_index)
-JOIN {document} AS d ON d.key = c.document_key
-ORDER BY best.score DESC, best.dense DESC NULLS LAST, c.document_key, c.chunk_index"""
+FROM ground LEFT JOIN (
+    (
+        SELECT *, row_number() OVER (
+            ORDER BY score DESC, dense DESC NULLS LAST, document_key, chunk_index
+        ) AS place
+        FROM best ORDER BY place LIMIT {k}
+    ) AS best
+    JOIN {chunk} AS c USING (document_key, chunk_index)
+    JOIN {document} AS d ON d.key = c.document_key
+) ON TRUE
+ORDER BY best.place"""
+
+_LISTS = {
+    Mode.DENSE: ("dense",),
+    Mode.LEXICAL: ("lexical",),
+    Mode.HYBRID: ("dense", "lexical"),
+}
 
 _PARTS = {
-    Mode.DENSE: (_NEAR, _DENSE_ONLY),
-    Mode.LEXICAL: (_LEXICAL, _LEXICAL_ONLY),
-    Mode.HYBRID: (_NEAR, _LEXICAL, _FUSED),
+    "dense": _NEAR,
+    "lexical": _LEXICAL,
+    Mode.DENSE: _DENSE_ONLY,
+    Mode.LEXICAL: _LEXICAL_ONLY,
+    Mode.HYBRID: _FUSED,
 }
 
 
 def search_statement(
     collection: CollectionKey, query: SearchQuery, settings: Settings
 ) -> Statement:
-    """Return the statement whose rows are the hits, best first."""
-    tables = Tables.of(collection.id)
-    parameters: dict[str, object] = {"text": query.text, "vector": query.vector}
-    condition: sql.SQL | sql.Composed = sql.SQL("TRUE")
-    matches = matches_each = condition
-    population = _POPULATION
-    if query.condition is not None:
-        population = _FILTERED_POPULATION
-        rendered = FilterSql(query.condition, sql.SQL("d.metadata"))
-        parameters |= rendered.parameters
-        condition = rendered.sql
-        matching = sql.SQL("SELECT d.key FROM {} AS d WHERE {}").format(tables.document, condition)
-        matches = sql.SQL("document_key IN ({})").format(matching)
-        matches_each = sql.SQL("EXISTS ({} AND d.key = c.document_key OFFSET 0)").format(matching)
-    parts = _PARTS[query.mode]
-    if _NEAR in parts:
-        parts = (population, *parts)
+    """Return the statement whose rows are the hits, best first, and what they rest on.
+
+    Each row has `epoch`, `dense_floor` and `lexical_floor`, the first also `documents`. If
+    there are no hits, there is one row, whose other columns are NULL.
+    """
+    lists = _LISTS[query.mode]
+    parts = [*(_PARTS[each] for each in lists), _PARTS[query.mode], _ground(lists)]
+    if "dense" in lists:
+        parts.insert(0, _POPULATION if query.condition is None else _FILTERED_POPULATION)
+    pieces = QueryParts(collection, query)
+    candidates = max(query.k, settings.candidates)
     return Statement(
         sql.SQL("WITH" + ",".join(parts) + _HITS).format(
-            collection_id=sql.Literal(collection.id),
-            chunk=tables.chunk,
-            document=tables.document,
-            condition=condition,
-            matches=matches,
-            matches_each=matches_each,
-            vector=sql.SQL("%(vector)s::vector"),
-            text=sql.SQL("%(text)s::text"),
+            **pieces.common,
             dimension=sql.Literal(collection.dimension),
             exact=sql.Literal(settings.exact_chunks),
-            candidates=sql.Literal(max(query.k, settings.candidates)),
+            candidates=sql.Literal(candidates),
+            # How much of each list decides about the hits.
+            reach=sql.Literal(candidates if query.mode is Mode.HYBRID else query.k),
             k=sql.Literal(query.k),
             rrf_k=sql.Literal(RRF_K),
         ),
-        parameters,
+        pieces.parameters,
     )
+
+
+def _ground(lists: Sequence[str]) -> str:
+    floors = {
+        f"{each}_floor": _FLOOR % {"list": each} if each in lists else "'-Infinity'::float8"
+        for each in ("dense", "lexical")
+    }
+    documents = " UNION ".join(_DOCUMENTS % {"list": each} for each in lists)
+    return _RESTS_ON % (floors | {"documents": documents})
 
 
 def index_settings(settings: Settings) -> Statement:

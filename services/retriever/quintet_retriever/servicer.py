@@ -13,6 +13,7 @@ from quintet_retriever.engine import Engine
 from quintet_retriever.filter_parsing import parse_filter
 from quintet_retriever.pages import key_of_token, page_token
 from quintet_retriever.settings import Settings
+from quintet_servicekit.consistency import encode_token
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -30,7 +31,10 @@ class RetrieverServicer(pb_grpc.RetrieverServiceServicer):
         """See the contract."""
         new = requests.new_collection(request)
         made = await self._engine.create_collection(new)
-        return pb.CreateCollectionResponse(collection=responses.collection_message(made))
+        return pb.CreateCollectionResponse(
+            collection=responses.collection_message(made),
+            consistency_token=encode_token(made.name, made.epoch),
+        )
 
     async def GetCollection(
         self, request: pb.GetCollectionRequest, context: Context
@@ -60,7 +64,10 @@ class RetrieverServicer(pb_grpc.RetrieverServiceServicer):
         """See the contract."""
         name = requests.collection_name(request.name, "name")
         deleted = await self._engine.delete_collection(name)
-        return pb.DeleteCollectionResponse(deleted_documents=deleted)
+        return pb.DeleteCollectionResponse(
+            deleted_documents=deleted.document_count,
+            consistency_token=encode_token(name, deleted.epoch),
+        )
 
     async def UpsertDocuments(
         self, request: pb.UpsertDocumentsRequest, context: Context
@@ -70,17 +77,23 @@ class RetrieverServicer(pb_grpc.RetrieverServiceServicer):
         written = await self._engine.upsert(
             request.collection, documents, request.embedding_revision
         )
-        return pb.UpsertDocumentsResponse(documents=map(responses.upserted_message, written))
+        return pb.UpsertDocumentsResponse(
+            documents=map(responses.upserted_message, written),
+            consistency_token=encode_token(request.collection, written[-1].epoch),
+        )
 
     async def GetDocument(
         self, request: pb.GetDocumentRequest, context: Context
     ) -> pb.GetDocumentResponse:
         """See the contract."""
         collection, identifier = requests.document_id(request.collection, request.id)
-        found = await self._engine.get_document(
+        found, epoch = await self._engine.get_document(
             collection, identifier, include_content=request.include_content
         )
-        return pb.GetDocumentResponse(document=responses.document_message(found))
+        return pb.GetDocumentResponse(
+            document=responses.document_message(found),
+            consistency_token=encode_token(collection, epoch),
+        )
 
     async def ListDocuments(
         self, request: pb.ListDocumentsRequest, context: Context
@@ -104,12 +117,27 @@ class RetrieverServicer(pb_grpc.RetrieverServiceServicer):
         """See the contract."""
         collection, identifier = requests.document_id(request.collection, request.id)
         deleted = await self._engine.delete_document(collection, identifier)
-        return pb.DeleteDocumentResponse(deleted_chunks=deleted)
+        return pb.DeleteDocumentResponse(
+            deleted_chunks=deleted.chunk_count,
+            consistency_token=encode_token(collection, deleted.epoch),
+        )
 
     async def Search(self, request: pb.SearchRequest, context: Context) -> pb.SearchResponse:
         """See the contract."""
         search = requests.search_request(request)
-        hits = await self._engine.search(request.collection, search)
+        result = await self._engine.search(request.collection, search)
         return pb.SearchResponse(
-            hits=map(responses.hit_message, hits), mode=responses.MODES[search.mode]
+            hits=map(responses.hit_message, result.hits),
+            mode=responses.MODES[search.mode],
+            state=result.state,
+            unchanged=result.unchanged,
+            consistency_token=encode_token(request.collection, result.epoch),
         )
+
+    async def InvalidateCollection(
+        self, request: pb.InvalidateCollectionRequest, context: Context
+    ) -> pb.InvalidateCollectionResponse:
+        """See the contract."""
+        collection, identifier = requests.invalidation(request)
+        epoch = await self._engine.invalidate(collection, identifier)
+        return pb.InvalidateCollectionResponse(consistency_token=encode_token(collection, epoch))

@@ -49,6 +49,11 @@ class Settings(ServiceSettings):
     candidates: int = Field(100, ge=1, le=1000)
     """Chunks that each of the two searches puts up for the fusion (or k, if more)."""
 
+    max_changes: int = Field(2_000, ge=0, le=1_000_000)
+    """Writes since an earlier search, and chunks that they wrote, beyond which a search
+    is run anew rather than asked whether they concern it: comparing as many takes
+    about as long."""
+
     max_documents: int = Field(64, ge=1, le=10_000)
     """Most documents in a batch."""
     max_chunks: int = Field(20_000, ge=1, le=1_000_000)

@@ -1,8 +1,10 @@
-"""Keeps collections and documents in PostgreSQL, and searches them.
+"""Keeps collections and documents in PostgreSQL, and raises the epochs of collections.
 
 Every method is one round trip (`Database.run`), which is one transaction. A writer
 first takes a share of the collection's row: `delete_collection` waits for writers
-that have it and is waited for by those that do not.
+that have it and is waited for by those that do not. Its last statement raises the
+collection's epoch: the row is then locked until the commit, so that epochs are raised
+in the order of the commits.
 """
 
 from __future__ import annotations
@@ -20,27 +22,41 @@ from quintet_retriever.filters import Condition
 from quintet_retriever.models import (
     Collection,
     CollectionKey,
+    DeletedCollection,
+    DeletedDocument,
     Document,
-    Hit,
     NewCollection,
     NewDocument,
-    SearchQuery,
     WrittenDocument,
 )
-from quintet_retriever.search_sql import index_settings, search_statement
 from quintet_retriever.settings import Settings
 from quintet_retriever.tables import Tables
+from quintet_servicekit.consistency import LAST, Epoch
 
 # Columns by name: a later version's new one must not upset a prepared statement.
 _COLLECTION = sql.SQL(
     "SELECT id, name, embedding_model, embedding_revision, dimension, description,"
-    " create_time, document_count, chunk_count FROM retriever.collection"
+    " create_time, document_count, chunk_count, epoch FROM retriever.collection"
+)
+
+# What goes with each raise, of the rows of the CTE `raised`.
+_NEWS = sql.SQL(
+    "changed AS ("
+    " INSERT INTO retriever.change (collection_id, epoch, document_key)"
+    " SELECT id, epoch, document_key FROM raised"
+    "), queued AS ("
+    " INSERT INTO retriever.outbox (name, collection_id, epoch)"
+    " SELECT name, id, epoch FROM raised)"
 )
 
 _DOCUMENT_COLUMNS = sql.SQL(
     "d.id, d.title, d.content_length, d.content_hash, d.metadata, d.version,"
     " d.create_time, d.update_time, d.chunk_count"
 )
+
+
+_NAMES = 0x5155494E54455402
+"""Seed of the advisory locks on names: "QUINTET" in ASCII, and 2."""
 
 
 class PostgresStore:
@@ -54,13 +70,22 @@ class PostgresStore:
         """Make the collection unless its name is taken; return the one of that name."""
         rows = await self._database.run(
             Operation("INSERT", "collection"),
+            # Those who make one of a name wait here before they draw its id, so that a
+            # later collection of the name has a greater one.
+            Statement(
+                sql.SQL("SELECT pg_advisory_xact_lock(hashtextextended(%(name)s, %(seed)s))"),
+                {"name": new.name, "seed": _NAMES},
+            ),
             Statement(
                 sql.SQL(
                     "WITH made AS ("
                     " INSERT INTO retriever.collection"
                     " (name, embedding_model, embedding_revision, dimension, description)"
                     " VALUES (%(name)s, %(model)s, %(revision)s, %(dimension)s, %(description)s)"
-                    " ON CONFLICT (name) DO NOTHING RETURNING id"
+                    " ON CONFLICT (name) DO NOTHING RETURNING id, name, epoch"
+                    "), queued AS ("
+                    " INSERT INTO retriever.outbox (name, collection_id, epoch)"
+                    " SELECT name, id, epoch FROM made"
                     ") SELECT retriever.create_collection_tables("
                     "id, %(dimension)s::integer, %(m)s::integer, %(ef)s::integer) FROM made"
                 ),
@@ -94,23 +119,29 @@ class PostgresStore:
         )
         return [_collection(row) for row in rows]
 
-    async def delete_collection(self, name: str) -> int | None:
-        """Delete the collection and return its number of documents; None if there is
-        no such collection. Its tables are dropped, which takes no longer for many
-        documents than for few."""
+    async def delete_collection(self, name: str) -> DeletedCollection | None:
+        """Delete the collection; None if there is no such collection. Its tables are
+        dropped, which takes no longer for many documents than for few."""
         rows = await self._database.run(
             Operation("DELETE", "collection"),
             Statement(
                 sql.SQL(
                     "WITH gone AS ("
                     " DELETE FROM retriever.collection WHERE name = %(name)s"
-                    " RETURNING id, document_count"
-                    ") SELECT document_count, retriever.drop_collection_tables(id) FROM gone"
+                    " RETURNING id, name, document_count"
+                    "), forgotten AS ("
+                    " DELETE FROM retriever.change WHERE collection_id IN (SELECT id FROM gone)"
+                    "), queued AS ("
+                    " INSERT INTO retriever.outbox (name, collection_id, epoch)"
+                    " SELECT name, id, %(last)s FROM gone"
+                    ") SELECT id, document_count, retriever.drop_collection_tables(id) FROM gone"
                 ),
-                {"name": name},
+                {"name": name, "last": LAST},
             ),
         )
-        return int(rows[0]["document_count"]) if rows else None
+        if not rows:
+            return None
+        return DeletedCollection(rows[0]["document_count"], Epoch(rows[0]["id"], LAST))
 
     async def write_document(self, key: CollectionKey, new: NewDocument) -> WrittenDocument:
         """Write the document, replacing one of its id whole.
@@ -124,7 +155,8 @@ class PostgresStore:
             Operation(
                 "INSERT",
                 "document",
-                "INSERT document DELETE chunk INSERT chunk UPDATE document UPDATE collection",
+                "INSERT document DELETE chunk INSERT chunk UPDATE document UPDATE collection"
+                " INSERT change INSERT outbox",
             ),
             _share_of(key),
             Statement(
@@ -179,38 +211,47 @@ class PostgresStore:
                 sql.SQL(
                     "WITH written AS ("
                     " UPDATE {document} SET chunk_count = %(chunk_count)s WHERE id = %(id)s"
-                    " RETURNING version, old.chunk_count AS chunks_before"
-                    "), counted AS ("
+                    " RETURNING key, version, old.chunk_count AS chunks_before"
+                    "), raised AS ("
                     " UPDATE retriever.collection AS c"
                     " SET document_count = c.document_count + (w.version = 1)::integer,"
-                    " chunk_count = c.chunk_count + %(chunk_count)s - w.chunks_before"
+                    " chunk_count = c.chunk_count + %(chunk_count)s - w.chunks_before,"
+                    " epoch = c.epoch + 1"
                     " FROM written AS w WHERE c.id = %(collection)s"
-                    ") SELECT version FROM written"
-                ).format(document=tables.document),
+                    " RETURNING c.id, c.name, c.epoch, w.key AS document_key, w.version"
+                    "), {news} SELECT version, epoch FROM raised"
+                ).format(document=tables.document, news=_NEWS),
                 identity,
             ),
         )
-        return WrittenDocument(document.id, rows[0]["version"], len(chunks))
+        (row,) = rows
+        epoch = Epoch(key.id, row["epoch"])
+        return WrittenDocument(document.id, row["version"], len(chunks), epoch)
 
     async def read_document(
         self, key: CollectionKey, document_id: str, *, include_content: bool
-    ) -> Document | None:
-        """Return the document of that id."""
+    ) -> tuple[Document, Epoch] | None:
+        """Return the document of that id, and the epoch at which it was read."""
         content = sql.SQL("d.content" if include_content else "'' AS content")
         rows = await self._database.run(
-            Operation("SELECT", "document"),
+            Operation("SELECT", "document", "SELECT document SELECT collection"),
             Statement(
                 sql.SQL(
-                    "SELECT {columns}, {content} FROM {document} AS d WHERE id = %(id)s"
+                    "SELECT {columns}, {content},"
+                    " (SELECT epoch FROM retriever.collection WHERE id = %(collection)s)"
+                    " FROM {document} AS d WHERE id = %(id)s"
                 ).format(
                     columns=_DOCUMENT_COLUMNS,
                     content=content,
                     document=Tables.of(key.id).document,
                 ),
-                {"id": document_id},
+                {"id": document_id, "collection": key.id},
             ),
         )
-        return Document(**rows[0]) if rows else None
+        if not rows:
+            return None
+        epoch = Epoch(key.id, rows[0].pop("epoch"))
+        return Document(**rows[0]), epoch
 
     async def list_documents(
         self, key: CollectionKey, after: str, limit: int, condition: Condition | None
@@ -238,35 +279,55 @@ class PostgresStore:
         )
         return [Document(**row) for row in rows]
 
-    async def delete_document(self, key: CollectionKey, document_id: str) -> int | None:
-        """Delete the document and return its number of chunks; None if there is none."""
+    async def delete_document(self, key: CollectionKey, document_id: str) -> DeletedDocument | None:
+        """Delete the document; None if there is none."""
         rows = await self._database.run(
-            Operation("DELETE", "document", "DELETE document DELETE chunk UPDATE collection"),
+            Operation(
+                "DELETE",
+                "document",
+                "DELETE document DELETE chunk UPDATE collection INSERT change INSERT outbox",
+            ),
             _share_of(key),
             Statement(
                 sql.SQL(
                     "WITH gone AS ("
-                    " DELETE FROM {document} WHERE id = %(id)s RETURNING chunk_count"
-                    "), counted AS ("
+                    " DELETE FROM {document} WHERE id = %(id)s RETURNING key, chunk_count"
+                    "), raised AS ("
                     " UPDATE retriever.collection AS c"
                     " SET document_count = c.document_count - 1,"
-                    " chunk_count = c.chunk_count - gone.chunk_count"
-                    " FROM gone WHERE c.id = %(collection)s"
-                    ") SELECT chunk_count FROM gone"
-                ).format(document=Tables.of(key.id).document),
+                    " chunk_count = c.chunk_count - gone.chunk_count, epoch = c.epoch + 1"
+                    " FROM gone WHERE c.id = %(collection)s RETURNING c.id, c.name, c.epoch,"
+                    " gone.key AS document_key, gone.chunk_count AS chunks_before"
+                    "), {news} SELECT chunks_before, epoch FROM raised"
+                ).format(document=Tables.of(key.id).document, news=_NEWS),
                 {"id": document_id, "collection": key.id},
             ),
         )
-        return int(rows[0]["chunk_count"]) if rows else None
+        if not rows:
+            return None
+        return DeletedDocument(rows[0]["chunks_before"], Epoch(key.id, rows[0]["epoch"]))
 
-    async def search(self, key: CollectionKey, query: SearchQuery) -> list[Hit]:
-        """Return the hits of the query, best first."""
+    async def invalidate(self, key: CollectionKey, document_id: str | None) -> Epoch | None:
+        """Raise the epoch as if the document, or without an id every document, had
+        changed; None if there is no such document."""
+        touched = sql.SQL("(SELECT NULL::bigint AS key)")
+        if document_id is not None:
+            touched = sql.SQL("(SELECT key FROM {document} WHERE id = %(id)s)")
         rows = await self._database.run(
-            Operation("SELECT", "chunk", "SELECT chunk SELECT document"),
-            index_settings(self._settings),
-            search_statement(key, query, self._settings),
+            Operation("UPDATE", "collection", "UPDATE collection INSERT change INSERT outbox"),
+            _share_of(key),
+            Statement(
+                sql.SQL(
+                    "WITH raised AS ("
+                    " UPDATE retriever.collection AS c SET epoch = c.epoch + 1"
+                    " FROM {touched} AS t WHERE c.id = %(collection)s"
+                    " RETURNING c.id, c.name, c.epoch, t.key AS document_key"
+                    "), {news} SELECT epoch FROM raised"
+                ).format(touched=touched.format(document=Tables.of(key.id).document), news=_NEWS),
+                {"id": document_id, "collection": key.id},
+            ),
         )
-        return [Hit(start=row.pop("start_char"), end=row.pop("end_char"), **row) for row in rows]
+        return Epoch(key.id, rows[0]["epoch"]) if rows else None
 
 
 def _collection_named(name: str) -> Statement:
@@ -283,6 +344,7 @@ def _share_of(key: CollectionKey) -> Statement:
 def _collection(row: DictRow) -> Collection:
     return Collection(
         key=CollectionKey(row["id"], row["embedding_revision"], row["dimension"]),
+        epoch=Epoch(row["id"], row["epoch"]),
         name=row["name"],
         embedding_model=row["embedding_model"],
         description=row["description"],

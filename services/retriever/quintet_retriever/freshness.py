@@ -1,0 +1,86 @@
+"""The rule by which a later write leaves the hits of a search as they are.
+
+Hits come from one or two ranked lists of chunks: the dense one by cosine, the lexical
+one by the score of the words. Both scores depend on the query and the chunk alone. A
+change therefore leaves a list as it is unless it touched a document that has a chunk in
+it, or wrote a chunk that comes into question and whose score reaches the list's last
+one (its floor; negative infinity for a list that had room). If all lists stay as they
+are, so do the hits, however they are fused. docs/adr/0005 has the proofs, and what
+"reaches" means where the index is approximate.
+
+A score that depends on the collection as a whole (BM25 does, by its document
+frequencies) does not fit this rule: its component's condition would have to be TRUE.
+"""
+
+from __future__ import annotations
+
+from psycopg import sql
+
+from quintet_retriever.database import Statement
+from quintet_retriever.models import CollectionKey, Mode, SearchQuery, SearchState
+from quintet_retriever.query_sql import QueryParts
+
+TOLERANCE = 1e-6
+"""How far below a floor a score still reaches it: a server with another instruction
+set may add up a cosine of 32-bit floats in another order."""
+
+_DENSE = "{dense_score} >= {dense_floor}"
+_LEXICAL = "({words_match} AND {lexical_score} >= {lexical_floor})"
+
+_COULD_ENTER = {
+    Mode.DENSE: _DENSE,
+    Mode.LEXICAL: _LEXICAL,
+    Mode.HYBRID: f"({_DENSE} OR {_LEXICAL})",
+}
+
+# CASE asks in order and evaluates a subquery only when its turn comes. The epoch and
+# the changes are of one snapshot, so that a change is missing only if it was pruned.
+# Arrays instead of joins: whatever the planner guesses, it reads the changed documents
+# by their index.
+_VERDICT = """
+WITH changed AS MATERIALIZED (
+    SELECT document_key FROM retriever.change
+    WHERE collection_id = {collection_id} AND epoch > {since}
+),
+rewritten AS MATERIALIZED (SELECT array(SELECT DISTINCT document_key FROM changed) AS keys)
+SELECT now.epoch, CASE
+    WHEN now.epoch = {since} THEN TRUE
+    WHEN now.epoch NOT BETWEEN {since} AND {since} + {most} THEN FALSE
+    WHEN (SELECT count(*) FROM changed) <> now.epoch - {since} THEN FALSE
+    WHEN (SELECT bool_or(document_key IS NULL OR document_key = ANY ({known})) FROM changed)
+        THEN FALSE
+    WHEN (SELECT sum(chunk_count) FROM {document}
+        WHERE key = ANY ((SELECT keys FROM rewritten)::bigint[])) > {most} THEN FALSE
+    ELSE NOT EXISTS (
+        SELECT FROM {chunk} AS c
+        WHERE document_key = ANY ((SELECT keys FROM rewritten)::bigint[])
+            AND {could_enter} AND {matches}
+    )
+END AS unchanged
+FROM retriever.collection AS now WHERE id = {collection_id}"""
+
+
+def verdict_statement(
+    collection: CollectionKey, query: SearchQuery, known: SearchState, most_changes: int
+) -> Statement:
+    """Return the statement whose one row has the collection's `epoch`, and `unchanged`.
+
+    More than `most_changes` writes, or chunks that they wrote, count as a change
+    without being looked at.
+    """
+    parts = QueryParts(collection, query)
+    parameters = parts.parameters | {
+        "since": known.epoch.number,
+        "known": list(known.documents),
+        "dense_floor": known.dense_floor - TOLERANCE,
+        "lexical_floor": known.lexical_floor - TOLERANCE,
+    }
+    common = parts.common | {
+        "since": sql.SQL("%(since)s::bigint"),
+        "known": sql.SQL("%(known)s::bigint[]"),
+        "dense_floor": sql.SQL("%(dense_floor)s::float8"),
+        "lexical_floor": sql.SQL("%(lexical_floor)s::float8"),
+        "most": sql.Literal(most_changes),
+    }
+    could_enter = sql.SQL(_COULD_ENTER[query.mode]).format(**common)
+    return Statement(sql.SQL(_VERDICT).format(could_enter=could_enter, **common), parameters)
