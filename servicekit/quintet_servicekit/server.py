@@ -33,12 +33,19 @@ class Application:
     `service` is its full protobuf name; `register` adds its servicer to a
     server; `warm_up` loads what is slow (it may raise: the process then ends
     with status 1); `check` raises while a dependency does not answer.
+    `more_services` names what `register` adds beside it.
     """
 
     service: str
     register: Callable[[grpc.aio.Server], None]
     warm_up: Callable[[], Awaitable[None]]
     check: Callable[[], Awaitable[None]]
+    more_services: tuple[str, ...] = ()
+
+    @property
+    def services(self) -> tuple[str, ...]:
+        """All services' names, its own first."""
+        return (self.service, *self.more_services)
 
 
 Opener = Callable[[], AbstractAsyncContextManager[Application]]
@@ -86,7 +93,7 @@ class RunningServer:
         )
         application.register(self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        names = (application.service, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        names = (*application.services, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
         self.port = 0
         self.metrics_port = 0
@@ -148,7 +155,7 @@ class RunningServer:
     async def _set_health(self, *, serving: bool) -> None:
         status = health_pb2.HealthCheckResponse
         value = status.SERVING if serving else status.NOT_SERVING
-        for name in ("", self._application.service):
+        for name in ("", *self._application.services):
             await self._health.set(name, value)
         if serving:
             self._serving.set()
