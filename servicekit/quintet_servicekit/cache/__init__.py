@@ -1,0 +1,25 @@
+"""The cache that all services share: memory, Redis behind it, single flight, metrics.
+
+`Cache` is one tier of values; `Flights` shares streams in flight; `Remote` is the
+process's Redis; `CacheSettings` its settings; `key_of` makes keys.
+"""
+
+from quintet_servicekit.cache.gate import AwayError
+from quintet_servicekit.cache.keys import key_of
+from quintet_servicekit.cache.models import CacheStats, Computed, Found
+from quintet_servicekit.cache.remote import Remote, open_remote
+from quintet_servicekit.cache.settings import CacheSettings
+from quintet_servicekit.cache.tier import Cache, Codec
+
+__all__ = [
+    "AwayError",
+    "Cache",
+    "CacheSettings",
+    "CacheStats",
+    "Codec",
+    "Computed",
+    "Found",
+    "Remote",
+    "key_of",
+    "open_remote",
+]

@@ -1,0 +1,269 @@
+"""The Redis side of a process's caches: bounded, quick to fail, and back by itself.
+
+One `Remote` a process, opened by its `app.py` and handed to every `Cache` and to others
+who keep something in Redis. Every failure is `AwayError`, at once while Redis is known to be
+gone: the caller then goes on without it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, TypeAlias
+
+from redis.asyncio.connection import Connection, ConnectionPool
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import (
+    AuthenticationError,
+    DataError,
+    NoScriptError,
+    RedisError,
+    ResponseError,
+)
+from redis.maint_notifications import MaintNotificationsConfig
+
+from quintet_servicekit.cache import metrics
+from quintet_servicekit.cache.gate import AwayError, Gate
+from quintet_servicekit.cache.script import RELEASE, RENEW, Script
+from quintet_servicekit.cache.settings import CacheSettings
+from quintet_servicekit.cache.writer import Writer
+
+Argument: TypeAlias = str | bytes | int | float
+Command: TypeAlias = Sequence[Argument]
+"""A command's name and its arguments."""
+
+BLOCKING_READS = 16
+"""Connections beside the settings' that may wait in Redis for a stream to grow."""
+PROBE_TIMEOUT_SECONDS = 0.25
+"""A probe is in nobody's way, so it may take longer than a look-up: a server that has
+just started is slow to accept."""
+
+
+class Remote:
+    """Commands to one Redis server over a bounded number of connections.
+
+    A command has `settings.redis_timeout_seconds` for its reply, and before that as long
+    for one of the connections; it is never tried again, and raises `AwayError` when it
+    has no good reply. After a few failures in a row every
+    command raises at once, until a probe in the background finds Redis again.
+    A caller who is cancelled costs the connection that it used, never a wrong reply.
+
+    Keys and channels are given without the namespace, which is put before each.
+    """
+
+    def __init__(self, settings: CacheSettings) -> None:
+        self._timeout = settings.redis_timeout_seconds
+        self._prefix = f"{settings.namespace}:"
+        # Neither socket timeouts nor redis-py's own blocking pool: one timeout bounds the
+        # whole exchange, connecting included, and a semaphore, which is released without
+        # an await, can't lose a connection to a cancellation.
+        self._pool: ConnectionPool = ConnectionPool.from_url(
+            settings.redis_url.get_secret_value(),
+            protocol=3,
+            max_connections=settings.redis_connections + BLOCKING_READS + 1,
+            socket_timeout=None,
+            socket_connect_timeout=settings.redis_timeout_seconds,
+            retry=Retry(NoBackoff(), 0),
+            driver_info=None,
+            maint_notifications_config=MaintNotificationsConfig(enabled=False),
+        )
+        self._slots = asyncio.Semaphore(settings.redis_connections)
+        self._blocking_slots = asyncio.Semaphore(BLOCKING_READS)
+        self._gate = Gate(self._ping)
+        self.writer = Writer(self.pipeline, max_bytes=settings.pending_bytes)
+        """Takes writes that nobody waits for."""
+
+    @property
+    def available(self) -> bool:
+        """Whether Redis is being asked; false from a few failures on until it answers."""
+        return self._gate.open
+
+    def key(self, key: str) -> str:
+        """Return `key` as it is named in Redis: for `command` and `pipeline`, which take
+        their arguments as they are."""
+        return self._prefix + key
+
+    async def command(self, *command: Argument) -> Any:
+        """Return the reply to one command, in RESP3's types with strings as bytes.
+
+        Raises `AwayError`.
+        """
+        return (await self.pipeline([command]))[0]
+
+    async def pipeline(self, commands: Sequence[Command]) -> list[Any]:
+        """Return the replies to `commands`, sent in one round trip; not a transaction.
+
+        Raises `AwayError`, also when any of the replies is an error.
+        """
+        replies = await self._exchange(commands, self._slots, self._timeout)
+        for reply in replies:
+            if isinstance(reply, ResponseError):
+                raise _refused(reply)
+        return replies
+
+    async def script(self, script: Script, keys: Sequence[str], *arguments: Argument) -> Any:
+        """Return what the Lua script returns; its `keys` are put into the namespace.
+
+        It is sent by its hash, and whole where the server doesn't know it. Raises `AwayError`.
+        """
+        rest = (len(keys), *map(self.key, keys), *arguments)
+        commands = [("EVALSHA", script.sha, *rest)]
+        [reply] = await self._exchange(commands, self._slots, self._timeout)
+        if isinstance(reply, NoScriptError):
+            return await self.command("EVAL", script.text, *rest)
+        if isinstance(reply, ResponseError):
+            raise _refused(reply)
+        return reply
+
+    async def get(self, key: str) -> bytes | None:
+        """Return the value of `key`. Raises `AwayError`."""
+        reply: bytes | None = await self.command("GET", self.key(key))
+        return reply
+
+    async def mget(self, keys: Sequence[str]) -> list[bytes | None]:
+        """Return the values of `keys`, at least one, in one round trip. Raises `AwayError`."""
+        replies: list[bytes | None] = await self.command("MGET", *map(self.key, keys))
+        return replies
+
+    async def lease(self, key: str, seconds: float) -> str | None:
+        """Claim `key` for `seconds`; return the token of the claim, or None while it is
+        somebody else's. Raises `AwayError`."""
+        token = secrets.token_hex(8)
+        taken = await self.command("SET", self.key(key), token, "NX", "PX", _ms(seconds))
+        return token if taken else None
+
+    async def renew(self, key: str, token: str, seconds: float) -> bool:
+        """Let the claim last `seconds` from now; false if it was lost. Raises `AwayError`."""
+        return bool(await self.script(RENEW, [key], token, _ms(seconds)))
+
+    async def release(self, key: str, token: str) -> None:
+        """End the claim if it is still ours. Raises `AwayError`."""
+        await self.script(RELEASE, [key], token)
+
+    async def read_stream(
+        self, key: str, after: bytes, *, wait_seconds: float
+    ) -> list[tuple[bytes, Mapping[bytes, bytes]]]:
+        """Return the entries of a stream after the id `after` (b"0": from the start) as
+        (id, fields), or wait up to `wait_seconds` for the first; none then.
+
+        Where too many already wait, it looks once and returns after a short pause.
+        Raises `AwayError`.
+        """
+        name = self.key(key)
+        if self._blocking_slots.locked():
+            reply = await self.command("XREAD", "STREAMS", name, after)
+            if not reply:
+                await asyncio.sleep(min(wait_seconds, self._timeout))
+        else:
+            waiting = ("XREAD", "BLOCK", _ms(wait_seconds), "STREAMS", name, after)
+            limit = self._timeout + wait_seconds
+            [reply] = await self._exchange([waiting], self._blocking_slots, limit)
+        if isinstance(reply, ResponseError):
+            raise _refused(reply)
+        entries = reply[name.encode()] if reply else []
+        return [(id_, dict(zip(f[::2], f[1::2], strict=True))) for id_, f in entries]
+
+    async def publish(self, channel: str, message: Argument) -> None:
+        """Send a message to those who follow `channel` now. Raises `AwayError`."""
+        await self.command("PUBLISH", self.key(channel), message)
+
+    def connection(self) -> Connection:
+        """Return a connection outside the pool, not yet connected; see `Subscription`."""
+        connection: Connection = self._pool.make_connection()  # type: ignore[no-untyped-call]
+        return connection
+
+    async def _exchange(
+        self, commands: Sequence[Command], slots: asyncio.Semaphore, timeout: float
+    ) -> list[Any]:
+        self._require_open()
+        began = time.perf_counter()
+        waiting = True
+        try:
+            async with asyncio.timeout(self._timeout) as limit, slots:
+                waiting = False
+                limit.reschedule(asyncio.get_running_loop().time() + timeout)
+                self._require_open()  # it may have shut while we waited
+                replies = await self._on_a_connection(commands)
+        except TimeoutError as error:
+            # Our own queue says nothing about the server.
+            if not waiting:
+                self._gate.failed(error)
+            metrics.ERRORS.labels("redis", "busy" if waiting else "timeout").inc()
+            raise AwayError from error
+        except DataError:  # an argument of a wrong type is the caller's mistake
+            raise
+        # What is no Redis at the other end makes the parser raise ValueError.
+        except (RedisError, OSError, EOFError, ValueError) as error:
+            refused = isinstance(error, AuthenticationError)
+            self._gate.failed(error)
+            metrics.ERRORS.labels("redis", "authentication" if refused else "connection").inc()
+            raise AwayError from error
+        self._gate.succeeded()
+        if slots is self._slots:
+            metrics.REDIS_SECONDS.observe(time.perf_counter() - began)
+        return replies
+
+    def _require_open(self) -> None:
+        if not self._gate.open:
+            metrics.ERRORS.labels("redis", "unavailable").inc()
+            raise AwayError("redis does not answer")
+
+    async def _on_a_connection(self, commands: Sequence[Command]) -> list[Any]:
+        connection: Connection = await self._pool.get_connection()  # type: ignore[no-untyped-call]
+        try:
+            await connection.send_packed_command(connection.pack_commands(commands))
+            # A read that is cancelled or fails disconnects, so that no reply is left
+            # for the next who uses the connection.
+            return [await _reply(connection) for _ in commands]
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
+        finally:
+            await self._pool.release(connection)
+
+    async def _ping(self) -> None:
+        async with asyncio.timeout(PROBE_TIMEOUT_SECONDS):
+            [reply] = await self._on_a_connection([("PING",)])
+        if isinstance(reply, ResponseError):
+            raise reply
+
+    async def aclose(self) -> None:
+        """Write what is pending, as far as one timeout lets, and close all connections."""
+        await self.writer.aclose(self._timeout)
+        await self._gate.aclose()
+        await self._pool.disconnect()
+
+
+@asynccontextmanager
+async def open_remote(settings: CacheSettings) -> AsyncIterator[Remote | None]:
+    """Open the process's `Remote`, or None where no URL is set. Redis need not be there."""
+    if not settings.redis_url.get_secret_value():
+        yield None
+        return
+    remote = Remote(settings)
+    try:
+        yield remote
+    finally:
+        await remote.aclose()
+
+
+async def _reply(connection: Connection) -> Any:
+    try:
+        return await connection.read_response()
+    except ResponseError as error:
+        return error
+
+
+def _refused(error: ResponseError) -> AwayError:
+    metrics.ERRORS.labels("redis", "refused").inc()
+    away = AwayError(str(error))
+    away.__cause__ = error
+    return away
+
+
+def _ms(seconds: float) -> int:
+    return max(1, round(seconds * 1000))
