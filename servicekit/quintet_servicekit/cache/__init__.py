@@ -4,12 +4,12 @@
 process's Redis; `CacheSettings` its settings; `key_of` makes keys.
 """
 
-from quintet_servicekit.cache.gate import AwayError
+from quintet_servicekit.cache.errors import AwayError
 from quintet_servicekit.cache.keys import key_of
-from quintet_servicekit.cache.models import CacheStats, Computed, Found
+from quintet_servicekit.cache.models import CacheStats, Codec, Computed, Found
 from quintet_servicekit.cache.remote import Remote, open_remote
 from quintet_servicekit.cache.settings import CacheSettings
-from quintet_servicekit.cache.tier import Cache, Codec
+from quintet_servicekit.cache.tier import Cache
 
 __all__ = [
     "AwayError",

@@ -23,4 +23,3 @@ REDIS_SECONDS = Histogram(
     "Duration of a command to Redis, the wait for a connection included.",
     buckets=(0.0002, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1),
 )
-REDIS_AVAILABLE = Gauge("quintet_cache_redis_available", "1 while Redis is used, else 0.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Generic, Literal, NamedTuple, TypeVar
 
@@ -39,6 +40,22 @@ class Computed(Generic[V]):
     store: bool = True
     """False for a value that is good for those who wait for it and nobody later, for
     instance a degraded one."""
+
+
+@dataclass(frozen=True)
+class Codec(Generic[V]):
+    """A value's compact binary form; never pickle. `decode` raises any exception for what
+    it cannot read, and is called for every hit: a view of the bytes is best."""
+
+    encode: Callable[[V], bytes]
+    decode: Callable[[bytes], V]
+
+
+Accept = Callable[[Found[V]], bool]
+"""Whether a found value may be used by this caller; one that may not is a miss."""
+Load = Callable[[], Awaitable[V | Computed[V]]]
+"""Computes a value. It may run on after its caller has left, for others who wait, so it
+bounds its own time; it says by `Computed` what is negative or not to be kept."""
 
 
 @dataclass(frozen=True, slots=True)

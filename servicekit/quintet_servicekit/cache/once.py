@@ -68,7 +68,7 @@ class Once(Generic[R]):
         self._flights.pop(key, None)
 
     def forget_all(self) -> None:
-        """Do so for every key."""
+        """Let the next callers for all keys start anew."""
         self._flights.clear()
 
     def is_current(self, key: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from quintet_servicekit.cache.gate import AwayError
+from quintet_servicekit.cache.errors import AwayError
 from quintet_servicekit.cache.remote import Remote
 
 STEP_KEYS = 1_000

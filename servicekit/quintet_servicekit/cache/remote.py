@@ -26,11 +26,15 @@ from redis.exceptions import (
 )
 from redis.maint_notifications import MaintNotificationsConfig
 
+from quintet_servicekit import telemetry
+from quintet_servicekit.breaker import Breaker, State
+from quintet_servicekit.breaker_policy import BreakerSettings
 from quintet_servicekit.cache import metrics
-from quintet_servicekit.cache.gate import AwayError, Gate
+from quintet_servicekit.cache.errors import AwayError
 from quintet_servicekit.cache.script import RELEASE, RENEW, Script
 from quintet_servicekit.cache.settings import CacheSettings
 from quintet_servicekit.cache.writer import Writer
+from quintet_servicekit.errors import ServiceError
 
 Argument: TypeAlias = str | bytes | int | float
 Command: TypeAlias = Sequence[Argument]
@@ -38,9 +42,14 @@ Command: TypeAlias = Sequence[Argument]
 
 BLOCKING_READS = 16
 """Connections beside the settings' that may wait in Redis for a stream to grow."""
-PROBE_TIMEOUT_SECONDS = 0.25
-"""A probe is in nobody's way, so it may take longer than a look-up: a server that has
-just started is slow to accept."""
+BREAKER = BreakerSettings(consecutive_failures=3, fair_timeout_seconds=0.0)
+"""One failure can be a restart's reset of an idle connection, and three cost a caller at
+most three timeouts. However short, our timeout is many times a round trip."""
+PROBE_SECONDS = 0.25
+"""Pause between probes and what each may take, so that Redis is used again within a
+second of its return."""
+REFUSED_SECONDS = 5.0
+"""Least pause after a refused password: people change it, and the server logs each try."""
 
 
 class Remote:
@@ -73,14 +82,16 @@ class Remote:
         )
         self._slots = asyncio.Semaphore(settings.redis_connections)
         self._blocking_slots = asyncio.Semaphore(BLOCKING_READS)
-        self._gate = Gate(self._ping)
+        self._next_try = 0.0
+        self._password_refused = False
+        self.breaker = Breaker("redis", BREAKER, may_try=lambda: time.monotonic() >= self._next_try)
         self.writer = Writer(self.pipeline, max_bytes=settings.pending_bytes)
         """Takes writes that nobody waits for."""
 
     @property
     def available(self) -> bool:
         """Whether Redis is being asked; false from a few failures on until it answers."""
-        return self._gate.open
+        return self.breaker.state is State.CLOSED
 
     def key(self, key: str) -> str:
         """Return `key` as it is named in Redis: for `command` and `pipeline`, which take
@@ -179,38 +190,42 @@ class Remote:
     async def _exchange(
         self, commands: Sequence[Command], slots: asyncio.Semaphore, timeout: float
     ) -> list[Any]:
-        self._require_open()
+        if not self.available:
+            raise _away("unavailable")
         began = time.perf_counter()
-        waiting = True
+        await self._take(slots)
         try:
-            async with asyncio.timeout(self._timeout) as limit, slots:
-                waiting = False
-                limit.reschedule(asyncio.get_running_loop().time() + timeout)
-                self._require_open()  # it may have shut while we waited
-                replies = await self._on_a_connection(commands)
+            with self.breaker.guard(timeout=timeout):
+                async with asyncio.timeout(timeout):
+                    replies = await self._on_a_connection(commands)
+        except ServiceError as error:  # the breaker opened while we waited
+            raise _away("unavailable", error) from error
         except TimeoutError as error:
-            # Our own queue says nothing about the server.
-            if not waiting:
-                self._gate.failed(error)
-            metrics.ERRORS.labels("redis", "busy" if waiting else "timeout").inc()
-            raise AwayError from error
+            raise _away("timeout", error) from error
+        except AuthenticationError as error:
+            self._refused_password()
+            raise _away("authentication", error) from error
         except DataError:  # an argument of a wrong type is the caller's mistake
             raise
         # What is no Redis at the other end makes the parser raise ValueError.
         except (RedisError, OSError, EOFError, ValueError) as error:
-            refused = isinstance(error, AuthenticationError)
-            self._gate.failed(error)
-            metrics.ERRORS.labels("redis", "authentication" if refused else "connection").inc()
-            raise AwayError from error
-        self._gate.succeeded()
+            raise _away("connection", error) from error
+        finally:
+            slots.release()
         if slots is self._slots:
             metrics.REDIS_SECONDS.observe(time.perf_counter() - began)
         return replies
 
-    def _require_open(self) -> None:
-        if not self._gate.open:
-            metrics.ERRORS.labels("redis", "unavailable").inc()
-            raise AwayError("redis does not answer")
+    async def _take(self, slots: asyncio.Semaphore) -> None:
+        if not slots.locked():
+            await slots.acquire()
+            return
+        try:
+            async with asyncio.timeout(self._timeout):
+                await slots.acquire()
+        except TimeoutError as error:
+            # Our own queue says nothing about the server.
+            raise _away("busy") from error
 
     async def _on_a_connection(self, commands: Sequence[Command]) -> list[Any]:
         connection: Connection = await self._pool.get_connection()  # type: ignore[no-untyped-call]
@@ -225,16 +240,26 @@ class Remote:
         finally:
             await self._pool.release(connection)
 
-    async def _ping(self) -> None:
-        async with asyncio.timeout(PROBE_TIMEOUT_SECONDS):
+    async def _probe(self) -> None:
+        try:
             [reply] = await self._on_a_connection([("PING",)])
+        except AuthenticationError:
+            self._refused_password()
+            raise
+        self._password_refused = False
         if isinstance(reply, ResponseError):
             raise reply
 
-    async def aclose(self) -> None:
+    def _refused_password(self) -> None:
+        self._next_try = time.monotonic() + REFUSED_SECONDS
+        self.breaker.trip(0.0, "redis refuses our password")
+        if not self._password_refused:
+            self._password_refused = True
+            telemetry.logger().error("redis refuses our password; nothing is kept there")
+
+    async def _close(self) -> None:
         """Write what is pending, as far as one timeout lets, and close all connections."""
         await self.writer.aclose(self._timeout)
-        await self._gate.aclose()
         await self._pool.disconnect()
 
 
@@ -245,10 +270,11 @@ async def open_remote(settings: CacheSettings) -> AsyncIterator[Remote | None]:
         yield None
         return
     remote = Remote(settings)
-    try:
-        yield remote
-    finally:
-        await remote.aclose()
+    async with remote.breaker.watch(remote._probe, PROBE_SECONDS):
+        try:
+            yield remote
+        finally:
+            await remote._close()
 
 
 async def _reply(connection: Connection) -> Any:
@@ -259,10 +285,15 @@ async def _reply(connection: Connection) -> Any:
 
 
 def _refused(error: ResponseError) -> AwayError:
-    metrics.ERRORS.labels("redis", "refused").inc()
-    away = AwayError(str(error))
+    """Return what an error reply means: this command, not the server, is at fault."""
+    away = _away("refused", error)
     away.__cause__ = error
     return away
+
+
+def _away(kind: str, error: Exception | None = None) -> AwayError:
+    metrics.ERRORS.labels("redis", kind).inc()
+    return AwayError(kind if error is None else f"{kind}: {error}")
 
 
 def _ms(seconds: float) -> int:

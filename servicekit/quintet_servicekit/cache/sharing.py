@@ -10,13 +10,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from quintet_servicekit.cache.gate import AwayError
+from quintet_servicekit.cache.errors import AwayError
 from quintet_servicekit.cache.remote import Remote
 from quintet_servicekit.cache.script import RELEASE
 from quintet_servicekit.cache.settings import CacheSettings
 
 T = TypeVar("T")
 
+LEASE_SUFFIX = ":lease"
 FIRST_PAUSE_SECONDS = 0.005
 LONGEST_PAUSE_SECONDS = 0.05
 """Pauses between looks for another replica's value double from the first to the longest.
@@ -75,4 +76,4 @@ async def claim(
 
 
 def _lease(key: str) -> str:
-    return f"{key}:lease"
+    return key + LEASE_SUFFIX

@@ -16,16 +16,23 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from typing import Generic, TypeVar
 
 from quintet_servicekit import telemetry
 from quintet_servicekit.cache import metrics
 from quintet_servicekit.cache.envelope import Envelope, UnreadableError, pack, unpack
-from quintet_servicekit.cache.gate import AwayError
+from quintet_servicekit.cache.errors import AwayError
 from quintet_servicekit.cache.memory import Memory
-from quintet_servicekit.cache.models import CacheStats, Computed, Found, Store
+from quintet_servicekit.cache.models import (
+    Accept,
+    CacheStats,
+    Codec,
+    Computed,
+    Found,
+    Load,
+    Store,
+)
 from quintet_servicekit.cache.once import Once
 from quintet_servicekit.cache.purging import drop_values
 from quintet_servicekit.cache.remote import Remote
@@ -34,22 +41,6 @@ from quintet_servicekit.cache.sharing import Claim, claim
 from quintet_servicekit.cache.tally import Tally
 
 V = TypeVar("V")
-
-
-@dataclass(frozen=True)
-class Codec(Generic[V]):
-    """A value's compact binary form; never pickle. `decode` raises any exception for what
-    it cannot read, and is called for every hit: a view of the bytes is best."""
-
-    encode: Callable[[V], bytes]
-    decode: Callable[[bytes], V]
-
-
-Accept = Callable[[Found[V]], bool]
-"""Whether a found value may be used by this caller; one that may not is a miss."""
-Load = Callable[[], Awaitable[V | Computed[V]]]
-"""Computes a value. It may run on after its caller has left, for others who wait, so it
-bounds its own time; it says by `Computed` what is negative or not to be kept."""
 
 
 class Cache(Generic[V]):
@@ -169,8 +160,9 @@ class Cache(Generic[V]):
             self._once.forget(key)
 
     def clear(self) -> None:
-        """Drop all values from this process's memory."""
+        """Drop all values from this process's memory, and what is being computed."""
         self._memory.clear()
+        self._once.forget_all()
 
     async def purge(self) -> int:
         """Drop all values from this process and from Redis, and return how many: the
@@ -181,7 +173,6 @@ class Cache(Generic[V]):
         """
         dropped = len(self._memory)
         self.clear()
-        self._once.forget_all()
         if self._remote is None:
             return dropped
         return max(dropped, await drop_values(self._remote, self.tier))

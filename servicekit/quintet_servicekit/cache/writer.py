@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from quintet_servicekit.cache.gate import AwayError
+from quintet_servicekit.cache.errors import AwayError
 
 BATCH_BYTES = 2**20
 """Most that is sent in one round trip: a megabyte takes a local server a millisecond or
