@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from quintet.gateway.v1 import gateway_service_pb2 as quintet_dot_gateway_dot_v1_dot_gateway__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$quintet/gateway/v1/kept_answer.proto\x12\x12quintet.gateway.v1\x1a(quintet/gateway/v1/gateway_service.proto\"\xca\x01\n\nKeptAnswer\x12\x31\n\x08response\x18\x01 \x01(\x0b\x32\x1f.quintet.gateway.v1.AskResponse\x12\x10\n\x08question\x18\x02 \x01(\t\x12\x0e\n\x06vector\x18\x03 \x01(\x0c\x12\r\n\x05state\x18\x04 \x01(\x0c\x12\x18\n\x10\x65poch_collection\x18\x05 \x01(\x04\x12\x14\n\x0c\x65poch_number\x18\x06 \x01(\x04\x12\x13\n\x0bhits_digest\x18\x07 \x01(\x0c\x12\x13\n\x0bno_passages\x18\x08 \x01(\x08\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$quintet/gateway/v1/kept_answer.proto\x12\x12quintet.gateway.v1\x1a(quintet/gateway/v1/gateway_service.proto\"\xdb\x01\n\nKeptAnswer\x12\x31\n\x08response\x18\x01 \x01(\x0b\x32\x1f.quintet.gateway.v1.AskResponse\x12\x10\n\x08question\x18\x02 \x01(\t\x12\x0e\n\x06vector\x18\x03 \x01(\x0c\x12\r\n\x05state\x18\x04 \x01(\x0c\x12\x18\n\x10\x65poch_collection\x18\x05 \x01(\x04\x12\x14\n\x0c\x65poch_number\x18\x06 \x01(\x04\x12\x13\n\x0bhits_digest\x18\x07 \x01(\x0c\x12\x13\n\x0bno_passages\x18\x08 \x01(\x08\x12\x0f\n\x07made_ms\x18\t \x01(\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,5 +33,5 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'quintet.gateway.v1.kept_ans
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_KEPTANSWER']._serialized_start=103
-  _globals['_KEPTANSWER']._serialized_end=305
+  _globals['_KEPTANSWER']._serialized_end=322
 # @@protoc_insertion_point(module_scope)

@@ -33,6 +33,7 @@ class KeptAnswer(_message.Message):
     EPOCH_NUMBER_FIELD_NUMBER: _builtins.int
     HITS_DIGEST_FIELD_NUMBER: _builtins.int
     NO_PASSAGES_FIELD_NUMBER: _builtins.int
+    MADE_MS_FIELD_NUMBER: _builtins.int
     question: _builtins.str
     """The question, verbatim."""
     vector: _builtins.bytes
@@ -51,6 +52,10 @@ class KeptAnswer(_message.Message):
     """
     no_passages: _builtins.bool
     """Whether the search found nothing, so that there is no answer."""
+    made_ms: _builtins.int
+    """When the answer was made, in milliseconds since the Unix epoch; later it was only
+    found to hold.
+    """
     @_builtins.property
     def response(self) -> _gateway_service_pb2.AskResponse:
         """The answer, without trail, cache and token. Where the search found nothing it is
@@ -68,10 +73,11 @@ class KeptAnswer(_message.Message):
         epoch_number: _builtins.int = ...,
         hits_digest: _builtins.bytes = ...,
         no_passages: _builtins.bool = ...,
+        made_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["response", b"response"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch_collection", b"epoch_collection", "epoch_number", b"epoch_number", "hits_digest", b"hits_digest", "no_passages", b"no_passages", "question", b"question", "response", b"response", "state", b"state", "vector", b"vector"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch_collection", b"epoch_collection", "epoch_number", b"epoch_number", "hits_digest", b"hits_digest", "made_ms", b"made_ms", "no_passages", b"no_passages", "question", b"question", "response", b"response", "state", b"state", "vector", b"vector"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1202,6 +1202,7 @@ class SearchResponse(_message.Message):
     UNCHANGED_FIELD_NUMBER: _builtins.int
     CONSISTENCY_TOKEN_FIELD_NUMBER: _builtins.int
     CACHE_FIELD_NUMBER: _builtins.int
+    INVALIDATED_FIELD_NUMBER: _builtins.int
     mode: Global___SearchMode.ValueType
     """The mode that was used; never unspecified."""
     state: _builtins.bytes
@@ -1214,6 +1215,11 @@ class SearchResponse(_message.Message):
     """
     consistency_token: _builtins.str
     """Consistency token of the state of the collection that was searched."""
+    invalidated: _builtins.bool
+    """Whether the hits that `known_state` came from were declared out of date since, by
+    InvalidateCollection, or cannot be told not to have been: nothing that was made
+    from them may be served, even if `hits` are the same. Never set with `unchanged`.
+    """
     @_builtins.property
     def hits(self) -> _containers.RepeatedCompositeFieldContainer[Global___Hit]:
         """Hits, best first, at most `k`."""
@@ -1231,10 +1237,11 @@ class SearchResponse(_message.Message):
         unchanged: _builtins.bool = ...,
         consistency_token: _builtins.str = ...,
         cache: _cache_service_pb2.CacheUse | None = ...,
+        invalidated: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache", "consistency_token", b"consistency_token", "hits", b"hits", "mode", b"mode", "state", b"state", "unchanged", b"unchanged"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache", "consistency_token", b"consistency_token", "hits", b"hits", "invalidated", b"invalidated", "mode", b"mode", "state", b"state", "unchanged", b"unchanged"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
