@@ -1,4 +1,5 @@
-"""The servicer of quintet.cache.v1.CacheService, which every service with a cache has.
+"""The servicer of quintet.cache.v1.CacheService, which every service with a cache has, and
+`CacheUse` as a message.
 
 The one part of the kit that knows a contract of ours (ADR 7). A service registers it
 in its `app.py`, beside its own servicer, and names `SERVICE` among the application's
@@ -15,6 +16,7 @@ import grpc
 from quintet.cache.v1 import cache_service_pb2 as pb
 from quintet.cache.v1 import cache_service_pb2_grpc as pb_grpc
 from quintet_servicekit.cache import AwayError, CacheStats, Remote
+from quintet_servicekit.cache.use import CacheUse
 from quintet_servicekit.errors import Reason, ServiceError
 from quintet_servicekit.validation import Checks
 
@@ -25,6 +27,37 @@ MAX_TIERS = 16
 MAX_NAME_CHARS = 100
 
 Context = grpc.aio.ServicerContext[Any, Any]
+
+
+_OUTCOMES = {
+    "hit": pb.CACHE_OUTCOME_HIT,
+    "revalidated": pb.CACHE_OUTCOME_REVALIDATED,
+    "stale": pb.CACHE_OUTCOME_STALE,
+    "shared": pb.CACHE_OUTCOME_SHARED,
+    "miss": pb.CACHE_OUTCOME_MISS,
+    "bypass": pb.CACHE_OUTCOME_BYPASS,
+}
+_STORES = {
+    None: pb.CACHE_STORE_UNSPECIFIED,
+    "memory": pb.CACHE_STORE_MEMORY,
+    "redis": pb.CACHE_STORE_REDIS,
+}
+
+
+def use_message(use: CacheUse) -> pb.CacheUse:
+    """Return the message that tells a caller what a cache did."""
+    message = pb.CacheUse(
+        tier=use.tier,
+        outcome=_OUTCOMES[use.outcome],
+        store=_STORES[use.store],
+        lookups=use.lookups,
+        hits=use.hits,
+        epoch=use.epoch,
+    )
+    for duration, seconds in ((message.age, use.age_seconds), (message.saved, use.saved_seconds)):
+        if seconds is not None:
+            duration.FromNanoseconds(round(seconds * 1e9))
+    return message
 
 
 class Tier(Protocol):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -13,6 +13,7 @@ from prometheus_client import Counter
 
 from quintet_embedder.models import (
     Embedded,
+    Embedding,
     Model,
     Purpose,
     Reranked,
@@ -22,6 +23,7 @@ from quintet_embedder.models import (
 )
 from quintet_embedder.reranking import max_sim_scores
 from quintet_servicekit import telemetry
+from quintet_servicekit.cache.use import CacheUse, note_use
 from quintet_servicekit.errors import Reason, ServiceError
 from quintet_servicekit.executor import BoundedExecutor
 
@@ -61,6 +63,24 @@ class Pool(Protocol):
         """End it."""
 
 
+class Kept(Protocol):
+    """The embeddings that are kept."""
+
+    async def get_or_compute(
+        self,
+        revision: str,
+        texts: Sequence[str],
+        purpose: Purpose,
+        *,
+        truncate: bool,
+        compute: Callable[[Sequence[int]], Awaitable[Sequence[Embedding]]],
+    ) -> tuple[list[Embedding], CacheUse]:
+        """Return the embedding of each text; `compute` computes those of the indexes given."""
+
+    async def aclose(self) -> None:
+        """End what is being computed."""
+
+
 class Scorer(Protocol):
     """A cross-encoder; its methods block."""
 
@@ -89,6 +109,7 @@ class Engine:
         prompts: dict[str, str],
         tokenizer: Tokenizer,
         pool: Pool,
+        kept: Kept,
         scorer: Scorer | None,
     ) -> None:
         self._name = name
@@ -98,6 +119,7 @@ class Engine:
         self._prompts = prompts
         self._tokenizer = tokenizer
         self._pool = pool
+        self._kept = kept
         self._scorer = scorer
         self._scoring = BoundedExecutor("score", threads=1, queue=SCORING_QUEUE)
         self._model: Model | None = None
@@ -131,7 +153,7 @@ class Engine:
     async def embed(
         self, name: str, texts: Sequence[str], purpose: Purpose, *, truncate: bool
     ) -> Embedded:
-        """Return the vectors of `texts`.
+        """Return the embeddings of `texts`: those that are kept, and the others computed.
 
         Raises `ServiceError` MODEL_NOT_FOUND, INPUT_TOO_LONG for a text that the
         model cannot read whole (unless `truncate`), and OVERLOADED.
@@ -139,19 +161,33 @@ class Engine:
         model = self._served(name)
         prompt = self._prompts.get(purpose.value, "")
         prompted = [prompt + text for text in texts] if prompt else texts
-        names = [f"texts[{index}]" for index in range(len(texts))]
-        ids, truncated = await self._tokenizer.encode(names, prompted, truncate=truncate)
+
+        async def compute(indexes: Sequence[int]) -> list[Embedding]:
+            ids, truncated = await self._tokenizer.encode(
+                [f"texts[{index}]" for index in indexes],
+                [prompted[index] for index in indexes],
+                truncate=truncate,
+            )
+            return await self._computed(model, ids, truncated, purpose)
+
+        embeddings, use = await self._kept.get_or_compute(
+            model.revision, prompted, purpose, truncate=truncate, compute=compute
+        )
+        note_use(use)
+        return Embedded(model, embeddings, use)
+
+    async def _computed(
+        self, model: Model, ids: Sequence[TokenIds], truncated: Sequence[bool], purpose: Purpose
+    ) -> list[Embedding]:
         tokens = [len(each) for each in ids]
         with _working("embeddings", model, sum(tokens)):
             rows = await self._pool.compute(ids, purpose)
         vectors = np.stack(rows)
-        return Embedded(
-            model.name,
-            model.revision,
-            _unit(vectors) if model.normalized else vectors,
-            tokens,
-            truncated,
-        )
+        packed = (_unit(vectors) if model.normalized else vectors).astype("<f4", copy=False)
+        return [
+            Embedding(row.tobytes(), count, cut)
+            for row, count, cut in zip(packed, tokens, truncated, strict=True)
+        ]
 
     async def rerank(
         self, name: str, query: str, passages: Sequence[str], *, truncate: bool
@@ -183,6 +219,7 @@ class Engine:
 
     async def close(self) -> None:
         """End what was opened."""
+        await self._kept.aclose()
         await self._pool.close()
         await self._tokenizer.close()
         await self._scoring.close()

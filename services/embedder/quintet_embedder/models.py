@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from quintet_servicekit.cache.use import CacheUse
+
 TokenIds = Sequence[int]
 """Token ids of one text, with the model's special tokens around them."""
 
@@ -66,15 +68,22 @@ class Model:
 
 
 @dataclass(frozen=True, slots=True)
-class Embedded:
-    """Vectors of a request's texts, float32 [texts, dimension], in its order.
+class Embedding:
+    """One text's vector: `dimension` little-endian float32, packed.
 
-    `tokens` are those that the model read, special tokens included; `truncated`
-    tells of each text whether its end was not read.
+    `tokens` are those that the model read, special tokens included; `truncated` tells
+    whether the text's end was not read.
     """
 
-    model: str
-    revision: str
-    vectors: Vectors
-    tokens: Sequence[int]
-    truncated: Sequence[bool]
+    vector: bytes
+    tokens: int
+    truncated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """Embeddings of a request's texts, in its order, and what the cache did."""
+
+    model: Model
+    embeddings: Sequence[Embedding]
+    cache: CacheUse

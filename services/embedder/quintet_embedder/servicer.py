@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import grpc
-import numpy as np
 
 from quintet.embedder.v1 import embedder_service_pb2 as pb
 from quintet.embedder.v1.embedder_service_pb2_grpc import EmbedderServiceServicer
 from quintet_embedder.engine import Engine
 from quintet_embedder.models import Purpose, RerankMethod
+from quintet_servicekit.cache_service import use_message
 from quintet_servicekit.validation import Checks
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -49,17 +49,16 @@ class EmbedderServicer(EmbedderServiceServicer):
             _PURPOSES[request.input_type],
             truncate=_TRUNCATES[request.truncation],
         )
-        packed = embedded.vectors.astype(np.dtype("<f4"), copy=False)
+        model = embedded.model
         return pb.EmbedResponse(
-            model=embedded.model,
-            revision=embedded.revision,
-            dimension=packed.shape[1],
+            model=model.name,
+            revision=model.revision,
+            dimension=model.dimension,
             embeddings=[
-                pb.Embedding(vector=row.tobytes(), tokens=tokens, truncated=truncated)
-                for row, tokens, truncated in zip(
-                    packed, embedded.tokens, embedded.truncated, strict=True
-                )
+                pb.Embedding(vector=it.vector, tokens=it.tokens, truncated=it.truncated)
+                for it in embedded.embeddings
             ],
+            cache=use_message(embedded.cache),
         )
 
     def _check(self, request: pb.EmbedRequest) -> None:
