@@ -80,6 +80,7 @@ DIFFERENT = {
         ("Do all birds fly?", "Do any birds fly?"),
         ("Why do some people snore?", "Why do people snore?"),
         ("Can I only pay by card?", "Can I pay by card?"),
+        ("Why are some people rich?", "Why are people rich?"),
         ("Are there few seats?", "Are there a few seats?"),
     ],
     "opposite": [
@@ -106,6 +107,7 @@ DIFFERENT = {
         ("Tell me what lawyers do", "What are lawyers?"),
         ("How do I vote?", "Where do I vote?"),
         ("The bridge is open", "Is the bridge open?"),
+        ("Is the bridge open? Why?", "Why is the bridge open?"),
     ],
     "tense": [
         ("Who is the president?", "Who was the president?"),
@@ -126,6 +128,10 @@ DIFFERENT = {
         ("What does != mean?", "What does = mean?"),
         ("What is ()?", "What is (,)?"),
         ("What does ! mean in C?", "What does ? mean in C?"),
+    ],
+    "article": [
+        ("What is the matrix?", "What is a matrix?"),
+        ("How do I see an admin?", "How can I see the admin?"),
     ],
     "word that only looks alike": [
         ("What is a bear?", "What is a bearing?"),
@@ -153,6 +159,11 @@ def test_another_question_is_refused_however_near_it_is(one: str, other: str) ->
 @pytest.mark.parametrize("question", ["", " ", "?", "What is", "x " * 101, "x" * (MAX_CHARS + 1)])
 def test_what_says_nothing_or_too_much_is_like_nothing(question: str) -> None:
     assert not same_meaning_possible(signature(question), signature(question))
+
+
+def test_a_question_is_like_itself_whatever_its_articles() -> None:
+    said = signature("Is the cat a cat?")
+    assert same_meaning_possible(said, said)
 
 
 @given(st.text(max_size=200), st.text(alphabet="abcdefghij", min_size=5, max_size=9))

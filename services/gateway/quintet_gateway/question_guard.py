@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from quintet_gateway.question_words import (
     AUXILIARIES,
@@ -56,12 +56,15 @@ class Signature:
     auxiliary verb in its tense, or "". `core` are the words that no preposition leads,
     in their order; `phrases` the prepositional phrases, sorted by preposition. A
     question of several clauses is all `core`, as nothing in it may change places.
+    Signatures with different articles are equal: those are for `same_meaning_possible`.
     """
 
     asks: str
     auxiliary: str
     core: tuple[str, ...]
     phrases: tuple[tuple[str, ...], ...]
+    definite: frozenset[str] = field(default=frozenset(), compare=False)
+    indefinite: frozenset[str] = field(default=frozenset(), compare=False)
 
     @property
     def comparable(self) -> bool:
@@ -71,7 +74,10 @@ class Signature:
 
 def same_meaning_possible(one: Signature, other: Signature) -> bool:
     """Tell whether two questions differ in nothing that could change the answer."""
-    return one == other and one.comparable
+    if one != other or not one.comparable:
+        return False
+    # An article more or less is nothing; "the matrix" instead of "a matrix" is.
+    return one.definite.isdisjoint(other.indefinite) and one.indefinite.isdisjoint(other.definite)
 
 
 def signature(question: str) -> Signature:
@@ -79,20 +85,22 @@ def signature(question: str) -> Signature:
     if len(question) > MAX_CHARS:
         return Signature("", "", (), ())
     opening = _POLITELY.match(question)
-    found = words(question[opening.end() :] if opening else question)
+    found, *articles = words(question[opening.end() :] if opening else question)
     if not found or len(found) > MAX_WORDS:
         return Signature("", "", (), ())
     if found[0] == "how" and (length := _how_to(found)):
         rest = [singular(it) for it in found[length:]]
-        return Signature(_HOW_TO, "", *_parts(rest))
+        return Signature(_HOW_TO, "", *_parts(rest), *articles)
     verbs = _auxiliaries(found, statement=opening is not None)
     asked = [place for place, word in enumerate(found) if word in QUESTION_WORDS]
-    if len(verbs) > 1 or len(asked) > 1:
+    # "Is it so? Why?" has two clauses, too.
+    if len(verbs) > 1 or len(asked) > 1 or (asked and 0 in verbs):
         ordered = (AUXILIARIES[it] if at in verbs else singular(it) for at, it in enumerate(found))
-        return Signature("", "", tuple(ordered), ())
-    asks = found[asked[0]] if asked else _YES_OR_NO if 0 in verbs else ""
+        return Signature("", "", tuple(ordered), (), *articles)
+    asks = found[asked[0]] if asked else _YES_OR_NO if verbs == [0] else ""
     rest = ["" if at in (*verbs, *asked) else singular(it) for at, it in enumerate(found)]
-    return Signature(asks, AUXILIARIES[found[verbs[0]]] if verbs else "", *_parts(rest))
+    auxiliary = AUXILIARIES[found[verbs[0]]] if verbs else ""
+    return Signature(asks, auxiliary, *_parts(rest), *articles)
 
 
 def _how_to(found: Sequence[str]) -> int:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
+from itertools import pairwise
+from typing import NamedTuple
 
 QUESTION_WORDS = frozenset("what who whose when where why how".split())
 AUXILIARIES = {"is": "be", "are": "be", "am": "be", "was": "was", "were": "was"} | {
@@ -59,8 +61,16 @@ _EMPHASIS = frozenset("actually exactly really".split())
 _FEW = frozenset("few little bit lot".split())
 
 
-def words(question: str) -> list[str]:
-    """Return the question's words in a common spelling, in order.
+class Words(NamedTuple):
+    """The words that say something, in order, and which of them one kind of article leads."""
+
+    said: list[str]
+    definite: frozenset[str]
+    indefinite: frozenset[str]
+
+
+def words(question: str) -> Words:
+    """Return the question's words in a common spelling.
 
     They are lower-case, but for a capitalised one within a sentence: that is a name or
     an acronym, and stays as it is written.
@@ -86,7 +96,16 @@ def words(question: str) -> list[str]:
             spelled.append(token.removesuffix("'s"))
         else:
             spelled += _spelled(token)
-    return [it for place, it in enumerate(spelled) if not _says_nothing(spelled, place)]
+    led: dict[str, set[str]] = {"the": set(), "a": set(), "an": set()}
+    for article, word in pairwise(spelled):
+        if article in led:
+            led[article].add(singular(word))
+    definite, indefinite = led["the"], led["a"] | led["an"]
+    return Words(
+        [it for place, it in enumerate(spelled) if not _says_nothing(spelled, place)],
+        definite=frozenset(definite - indefinite),
+        indefinite=frozenset(indefinite - definite),
+    )
 
 
 def _means_something(match: re.Match[str], text: str, end: int) -> bool:
@@ -133,7 +152,8 @@ def _says_nothing(spelled: Sequence[str], place: int) -> bool:
         ends = not after or after in AUXILIARIES or after in PREPOSITIONS
         return not ends and after not in _FEW
     if word == "some":
-        return before in ("is", "are")  # "What are some ways", but not "Why do some people"
+        # In "what are some ways", but not in "why are some people rich".
+        return before in ("is", "are") and place > 1 and spelled[place - 2] == "what"
     return word in _COURTESY or (word in _EMPHASIS and before != "not")
 
 

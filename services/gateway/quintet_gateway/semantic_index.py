@@ -13,7 +13,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from operator import mul
 
-from quintet_gateway.question_guard import Signature, signature
+from quintet_gateway.question_guard import Signature, same_meaning_possible, signature
 
 MOST_ALIKE = 8
 """Questions of one scope and signature that are kept: each is compared, at 10 µs."""
@@ -58,7 +58,7 @@ class _Scope:
 class SemanticIndex:
     """Finds the most similar question of a scope that passes `question_guard`.
 
-    The guard is an equality, so its signature is the index: what passes is a handful,
+    The guard wants equal signatures, so these are the index: what may pass is a handful,
     and a cosine is taken of these only. The result is that of comparing with all.
 
     Holds at most `max_questions`, of one scope `max_scope_questions`; the least recently
@@ -106,11 +106,10 @@ class SemanticIndex:
         direction = _normalised(vector) if alike else None
         if held is None or not alike or direction is None:
             return None
-        similarity, best = max(
-            ((_cosine(direction, it.vector), it) for it in alike.values()),
-            key=lambda found: found[0],
-        )
-        if similarity < self._threshold:
+        passing = (it for it in alike.values() if same_meaning_possible(asked, it.signature))
+        found = [(_cosine(direction, it.vector), it) for it in passing]
+        similarity, best = max(found, key=lambda each: each[0], default=(-1.0, None))
+        if best is None or similarity < self._threshold:
             return None
         held.questions.move_to_end(best.key)
         self._scopes.move_to_end(scope)
