@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,11 +35,20 @@ class TestStack:
         """Return the process id of a service, or of "postgres" or "valkey"."""
         return self._stack.process(name).pid
 
+    def stop(self, name: str) -> None:
+        """End a service or server until `start`; returns when it has ended."""
+        self._do(self._stack.stop(name))
+
+    def start(self, name: str) -> None:
+        """Start a service or server that was ended; returns when it is ready."""
+        self._do(self._stack.start(name))
+
     def restart(self, name: str) -> None:
         """End a service or server, and start it again; returns when it is ready."""
-        asyncio.run_coroutine_threadsafe(self._stack.restart(name), self._loop).result(
-            START_SECONDS
-        )
+        self._do(self._stack.restart(name))
+
+    def _do(self, what: Coroutine[Any, Any, None]) -> None:
+        asyncio.run_coroutine_threadsafe(what, self._loop).result(START_SECONDS)
 
 
 @contextmanager

@@ -142,10 +142,18 @@ class Stack:
             if member.process is not None and member.process.returncode is None
         }
 
-    async def restart(self, name: str) -> None:
-        """End one service or server and start it again; it keeps its addresses."""
+    async def stop(self, name: str) -> None:
+        """End one service or server; it stays away until `start`."""
         await self._members[name].stop()
+
+    async def start(self, name: str) -> None:
+        """Start one service or server that was ended; it has the addresses that it had."""
         await self._members[name].start()
+
+    async def restart(self, name: str) -> None:
+        """End one service or server and start it again."""
+        await self.stop(name)
+        await self.start(name)
 
 
 @asynccontextmanager

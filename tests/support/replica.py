@@ -1,0 +1,43 @@
+"""A second gateway over the services of a stack, as another replica of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from support.stack import TestStack
+
+from quintet_local.service import Service
+from quintet_local.settings import LocalSettings
+
+
+@asynccontextmanager
+async def second_gateway(stack: TestStack) -> AsyncIterator[str]:
+    """Yield the address of a gateway with the services, and the Redis, of `stack`."""
+    environment = dict(os.environ)
+    for name in ("tokenizer", "embedder", "retriever", "generator"):
+        environment[f"QUINTET_GATEWAY_{name.upper()}_ADDRESS"] = stack.endpoints[name]["grpc"]
+    environment["QUINTET_GATEWAY_CACHE__REDIS_URL"] = redis_url(stack)
+    service = Service(
+        "gateway",
+        environment,
+        log_file=stack.state_dir / f"second-gateway-{os.getpid()}.log",
+        settings=LocalSettings(),
+    )
+    try:
+        child = await service.start()
+        try:
+            yield service.address
+        finally:
+            await service.stop(child)
+    finally:
+        service.close()
+
+
+def redis_url(stack: TestStack) -> str:
+    """Return the URL of the stack's Redis, with its password."""
+    endpoint = stack.endpoints["valkey"]
+    password = Path(endpoint["password_file"]).read_text(encoding="ascii").strip()
+    return endpoint["url"].replace("redis://", f"redis://:{password}@")
