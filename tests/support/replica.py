@@ -7,10 +7,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from support.stack import TestStack
-
 from quintet_local.service import Service
 from quintet_local.settings import LocalSettings
+from support.stack import TestStack
 
 
 @asynccontextmanager
