@@ -18,7 +18,7 @@ async def bench(run: Run) -> list[Figure]:
             stack,
             "chain_model",
             model=GeneratorSettings().served_name,
-            alone_asks=3,
+            alone_asks=6,
             together=16,
             max_tokens=run.size(ANSWER_TOKENS, 4),
         )

@@ -32,7 +32,7 @@ async def _memory(run: Run, stack: Stack) -> list[Figure]:
         "\n".join((" " * 24).join(line.split()) for line in text.splitlines())
         for text in documents(200_000).values()
     ]
-    megabytes, number, sent = run.size(12, 1) / run.size(1, 5), itertools.count(), 0.0
+    megabytes, number, sent = run.size(30, 1) / run.size(1, 5), itertools.count(), 0.0
     seen: list[tuple[float, dict[str, float]]] = []
     run.say(f"a folder of {megabytes:g} MB")
     began = time.perf_counter()

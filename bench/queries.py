@@ -16,6 +16,8 @@ from bench.run import Run, in_turn
 from bench.worker import Worker
 from quintet.embedder.v1 import embedder_service_pb2 as pb
 from quintet.embedder.v1.embedder_service_pb2_grpc import EmbedderServiceStub
+from quintet.tokenizer.v1 import tokenizer_service_pb2 as tokenizer_pb
+from quintet.tokenizer.v1.tokenizer_service_pb2_grpc import TokenizerServiceStub
 
 QUERY_EVERY = 0.1
 """Seconds between queries: few enough that the bulk ingest hardly loses arithmetic."""
@@ -25,13 +27,18 @@ async def bench(run: Run) -> list[Figure]:
     """Measure milliseconds, and texts a second beside them."""
     async with (
         engine_in_process(run) as in_process,
+        run.worker("echo_server") as echo,
         run.service("embedder") as address,
         grpc.aio.insecure_channel(address) as channel,
+        grpc.aio.insecure_channel(await echo()) as echo_channel,
     ):
-        return await _beside_bulk(run, EmbedderServiceStub(channel), in_process, address)
+        stub, empty = EmbedderServiceStub(channel), TokenizerServiceStub(echo_channel)
+        return await _beside_bulk(run, stub, empty, in_process, address)
 
 
-async def _beside_bulk(run: Run, stub: Any, in_process: Worker, address: str) -> list[Figure]:
+async def _beside_bulk(
+    run: Run, stub: Any, echo: Any, in_process: Worker, address: str
+) -> list[Figure]:
     seconds = run.size(8, 1) / 2
     query = passages(12, 1)
     beside: list[float] = []
@@ -52,6 +59,14 @@ async def _beside_bulk(run: Run, stub: Any, in_process: Worker, address: str) ->
     async def over_grpc() -> float:
         return statistics.median(await in_turn(seconds / 2, QUERY_EVERY, one_query))
 
+    async def one_empty_call() -> float:
+        began = time.perf_counter()
+        await echo.Count(tokenizer_pb.CountRequest(texts=query))
+        return (time.perf_counter() - began) * 1000
+
+    async def empty_calls() -> float:
+        return statistics.median(await in_turn(seconds / 2, QUERY_EVERY, one_empty_call))
+
     async with run.worker("bulk_client", address) as bulk:
 
         async def bulk_alone() -> float:
@@ -64,9 +79,14 @@ async def _beside_bulk(run: Run, stub: Any, in_process: Worker, address: str) ->
             beside.append(statistics.median(waits))
             return float(await running)
 
-        names = ("query in process", "query over gRPC", "bulk alone", "bulk and queries")
         found = await run.interleaved(
-            dict(zip(names, (quiet, over_grpc, bulk_alone, both), strict=True))
+            {
+                "query in process": quiet,
+                "query over gRPC": over_grpc,
+                "empty call": empty_calls,
+                "bulk alone": bulk_alone,
+                "bulk and queries": both,
+            }
         )
     waits: Samples = beside[-run.rounds :]
     return [
@@ -84,6 +104,9 @@ async def _beside_bulk(run: Run, stub: Any, in_process: Worker, address: str) ->
             found["query over gRPC"],
             "OpenVINO in process",
             found["query in process"],
+        ),
+        alone(
+            "queries: p50 of a bare grpc.aio echo with the same pauses", "ms", found["empty call"]
         ),
         compared(
             "queries: bulk ingest beside queries",

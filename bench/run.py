@@ -13,10 +13,17 @@ from bench.figures import shown
 from bench.worker import Worker, running_worker
 from quintet_local.service import Service
 from quintet_local.settings import LocalSettings
-from quintet_local.supervisor import Stack, running_stack
+from quintet_local.supervisor import SERVICES, Stack, running_stack
 
 Contender = Callable[[], Awaitable[float]]
 """Does its work once and returns what it measured."""
+
+NO_CACHES = {
+    f"QUINTET_{service.upper()}_CACHE__{setting}": value
+    for service in SERVICES
+    for setting, value in (("MEMORY_BYTES", "0"), ("REDIS_URL", ""))
+}
+"""What is compared does all of its work each time, and so do we."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +91,8 @@ class Run:
 
     @asynccontextmanager
     async def service(self, name: str, **settings: str) -> AsyncIterator[str]:
-        """Run one service alone, as it is by default but for `settings` (not in a quick
-        run), and yield its address."""
+        """Run one service alone, as it is by default but for its cache, and for `settings`
+        (not in a quick run), and yield its address."""
         if self.quick:
             async with self.stack() as stack:
                 yield stack.endpoints[name]["grpc"]
@@ -93,7 +100,9 @@ class Run:
         self.say(f"the {name} service: starting")
         service = Service(
             name,
-            {k: v for k, v in os.environ.items() if k != "OTEL_EXPORTER_OTLP_ENDPOINT"} | settings,
+            {k: v for k, v in os.environ.items() if k != "OTEL_EXPORTER_OTLP_ENDPOINT"}
+            | NO_CACHES
+            | settings,
             log_file=self.folder / f"{name}.log",
             settings=LocalSettings(),
         )
@@ -108,11 +117,11 @@ class Run:
 
     @asynccontextmanager
     async def stack(self) -> AsyncIterator[Stack]:
-        """Run all of Quintet, as `make up` does, and yield it: until the bench ends, in a
-        quick run until the last one does."""
+        """Run all of Quintet, as `make up` does but without caches, and yield it: until the
+        bench ends, in a quick run until the last one does."""
         if not self._shared:
             self.say("the five services: starting")
-            running = running_stack(self.folder / "stack")
+            running = running_stack(self.folder / "stack", environment=NO_CACHES)
             self._shared.append(await self.resources.enter_async_context(running))
         yield self._shared[0]
 
