@@ -134,7 +134,7 @@ DIFFERENT = {
         ("How do I see an admin?", "How can I see the admin?"),
     ],
     "word that only looks alike": [
-        ("What is a bear?", "What is a bearing?"),
+        ("What is a build?", "What is a building?"),
         ("Where does a chemical engineer work?", "Where does chemical engineering work?"),
         ("What is new?", "What is news?"),
         ("How do I clean glass?", "How do I clean glasses?"),
