@@ -211,22 +211,26 @@ class _Call:
             raise
         finally:
             seconds = time.perf_counter() - began
-            code = self._code.name
-            self._meters.in_flight.dec()
-            self._meters.handled(code).inc()
-            self._meters.seconds.observe(seconds)
-            self._span.set_attribute("rpc.response.status_code", code)
-            if self._code in _SERVER_FAULTS:
-                self._span.set_attribute("error.type", code)
-                self._span.set_status(Status(StatusCode.ERROR))
-            telemetry.logger().info(
-                "call",
-                method=self._method,
-                code=code,
-                seconds=round(seconds, 6),
-                **({"reason": self._reason} if self._reason else {}),
-            )
-            self._span.end()
+            # A tenth of a millisecond of work, for which the answer need not wait.
+            asyncio.get_running_loop().call_soon(self._tell, seconds, time.time_ns())
+
+    def _tell(self, seconds: float, ended_ns: int) -> None:
+        code = self._code.name
+        self._meters.in_flight.dec()
+        self._meters.handled(code).inc()
+        self._meters.seconds.observe(seconds)
+        self._span.set_attribute("rpc.response.status_code", code)
+        if self._code in _SERVER_FAULTS:
+            self._span.set_attribute("error.type", code)
+            self._span.set_status(Status(StatusCode.ERROR))
+        telemetry.logger().info(
+            "call",
+            method=self._method,
+            code=code,
+            seconds=round(seconds, 6),
+            **({"reason": self._reason} if self._reason else {}),
+        )
+        self._span.end(ended_ns)
 
     def failure(self, error: Exception) -> ServiceError:
         """Return what the caller is told; an unknown error is logged, once."""
