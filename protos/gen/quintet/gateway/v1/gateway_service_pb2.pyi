@@ -59,6 +59,46 @@ CACHE_POLICY_SEMANTIC: CachePolicy.ValueType  # 3
 """
 Global___CachePolicy: _TypeAlias = CachePolicy  # noqa: Y015
 
+class _Substitute:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SubstituteEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Substitute.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SUBSTITUTE_UNSPECIFIED: _Substitute.ValueType  # 0
+    """Never sent."""
+    SUBSTITUTE_TOKEN_ESTIMATE: _Substitute.ValueType  # 1
+    """Token counts were estimated: the passages were packed with a margin."""
+    SUBSTITUTE_LEXICAL_SEARCH: _Substitute.ValueType  # 2
+    """Passages were found by words alone."""
+    SUBSTITUTE_STALE_ANSWER: _Substitute.ValueType  # 3
+    """A kept answer that may be out of date was served."""
+    SUBSTITUTE_OTHER_MODEL: _Substitute.ValueType  # 4
+    """Another of the generator's models answered."""
+    SUBSTITUTE_EXTRACTIVE_ANSWER: _Substitute.ValueType  # 5
+    """The answer was put together from sentences of the passages."""
+    SUBSTITUTE_STEP_SKIPPED: _Substitute.ValueType  # 6
+    """An optional step was left out."""
+
+class Substitute(_Substitute, metaclass=_SubstituteEnumTypeWrapper):
+    """What was served instead of what was asked for."""
+
+SUBSTITUTE_UNSPECIFIED: Substitute.ValueType  # 0
+"""Never sent."""
+SUBSTITUTE_TOKEN_ESTIMATE: Substitute.ValueType  # 1
+"""Token counts were estimated: the passages were packed with a margin."""
+SUBSTITUTE_LEXICAL_SEARCH: Substitute.ValueType  # 2
+"""Passages were found by words alone."""
+SUBSTITUTE_STALE_ANSWER: Substitute.ValueType  # 3
+"""A kept answer that may be out of date was served."""
+SUBSTITUTE_OTHER_MODEL: Substitute.ValueType  # 4
+"""Another of the generator's models answered."""
+SUBSTITUTE_EXTRACTIVE_ANSWER: Substitute.ValueType  # 5
+"""The answer was put together from sentences of the passages."""
+SUBSTITUTE_STEP_SKIPPED: Substitute.ValueType  # 6
+"""An optional step was left out."""
+Global___Substitute: _TypeAlias = Substitute  # noqa: Y015
+
 class _IngestOutcome:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -115,6 +155,34 @@ SERVICE_STATE_UNREACHABLE: ServiceState.ValueType  # 3
 """It does not answer."""
 Global___ServiceState: _TypeAlias = ServiceState  # noqa: Y015
 
+class _BreakerState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _BreakerStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BreakerState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    BREAKER_STATE_UNSPECIFIED: _BreakerState.ValueType  # 0
+    """Never sent."""
+    BREAKER_STATE_CLOSED: _BreakerState.ValueType  # 1
+    """Calls are made."""
+    BREAKER_STATE_OPEN: _BreakerState.ValueType  # 2
+    """No call is made; each fails at once."""
+    BREAKER_STATE_HALF_OPEN: _BreakerState.ValueType  # 3
+    """One call is made, to see whether the service is back."""
+
+class BreakerState(_BreakerState, metaclass=_BreakerStateEnumTypeWrapper):
+    """State of a breaker."""
+
+BREAKER_STATE_UNSPECIFIED: BreakerState.ValueType  # 0
+"""Never sent."""
+BREAKER_STATE_CLOSED: BreakerState.ValueType  # 1
+"""Calls are made."""
+BREAKER_STATE_OPEN: BreakerState.ValueType  # 2
+"""No call is made; each fails at once."""
+BREAKER_STATE_HALF_OPEN: BreakerState.ValueType  # 3
+"""One call is made, to see whether the service is back."""
+Global___BreakerState: _TypeAlias = BreakerState  # noqa: Y015
+
 @_typing.final
 class AskRequest(_message.Message):
     """Request of Ask and of AskStream."""
@@ -133,6 +201,8 @@ class AskRequest(_message.Message):
     SEED_FIELD_NUMBER: _builtins.int
     CONSISTENCY_FIELD_NUMBER: _builtins.int
     CACHE_FIELD_NUMBER: _builtins.int
+    FAIL_IF_DEGRADED_FIELD_NUMBER: _builtins.int
+    MAX_STALENESS_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """Name of the collection."""
     question: _builtins.str
@@ -155,6 +225,10 @@ class AskRequest(_message.Message):
     """
     cache: Global___CachePolicy.ValueType
     """Which kept answers may be served. Default: the server's."""
+    fail_if_degraded: _builtins.bool
+    """Whether a degraded answer must not be served: the call then ends as the failure
+    that would have been passed over. Default false.
+    """
     @_builtins.property
     def filter(self) -> _retriever_service_pb2.Filter:
         """Only documents whose metadata match. Absent: all."""
@@ -162,6 +236,13 @@ class AskRequest(_message.Message):
     @_builtins.property
     def consistency(self) -> _retriever_service_pb2.Consistency:
         """How fresh the answer must be. Default: `minimize_latency`."""
+
+    @_builtins.property
+    def max_staleness(self) -> _duration_pb2.Duration:
+        """How old a kept answer may be, since it was last found to hold, that is served
+        possibly stale because nobody can tell whether it still holds. Absent: the
+        server's default (24 h). 0: none is served.
+        """
 
     def __init__(
         self,
@@ -178,10 +259,12 @@ class AskRequest(_message.Message):
         seed: _builtins.int | None = ...,
         consistency: _retriever_service_pb2.Consistency | None = ...,
         cache: Global___CachePolicy.ValueType = ...,
+        fail_if_degraded: _builtins.bool = ...,
+        max_staleness: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "_temperature", b"_temperature", "consistency", b"consistency", "filter", b"filter", "seed", b"seed", "temperature", b"temperature"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "_temperature", b"_temperature", "consistency", b"consistency", "filter", b"filter", "max_staleness", b"max_staleness", "seed", b"seed", "temperature", b"temperature"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "_temperature", b"_temperature", "cache", b"cache", "collection", b"collection", "consistency", b"consistency", "filter", b"filter", "max_tokens", b"max_tokens", "mode", b"mode", "model", b"model", "passages", b"passages", "question", b"question", "seed", b"seed", "temperature", b"temperature", "template", b"template"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "_temperature", b"_temperature", "cache", b"cache", "collection", b"collection", "consistency", b"consistency", "fail_if_degraded", b"fail_if_degraded", "filter", b"filter", "max_staleness", b"max_staleness", "max_tokens", b"max_tokens", "mode", b"mode", "model", b"model", "passages", b"passages", "question", b"question", "seed", b"seed", "temperature", b"temperature", "template", b"template"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
     _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
@@ -193,6 +276,46 @@ class AskRequest(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__temperature) -> _WhichOneofReturnType__temperature | None: ...
 
 Global___AskRequest: _TypeAlias = AskRequest  # noqa: Y015
+
+@_typing.final
+class Degradation(_message.Message):
+    """One thing about a response that is not as it was asked for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOP_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
+    SUBSTITUTE_FIELD_NUMBER: _builtins.int
+    AGE_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
+    hop: _builtins.str
+    """What failed or was left out: a service ("embedder"), or a step ("semantic look-up")."""
+    cause: _error_reason_pb2.ErrorReason.ValueType
+    """Why."""
+    substitute: Global___Substitute.ValueType
+    """What was served instead."""
+    note: _builtins.str
+    """What it means for the answer's quality, for people."""
+    @_builtins.property
+    def age(self) -> _duration_pb2.Duration:
+        """Age of what was served instead, where it was kept."""
+
+    def __init__(
+        self,
+        *,
+        hop: _builtins.str = ...,
+        cause: _error_reason_pb2.ErrorReason.ValueType = ...,
+        substitute: Global___Substitute.ValueType = ...,
+        age: _duration_pb2.Duration | None = ...,
+        note: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["age", b"age"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["age", b"age", "cause", b"cause", "hop", b"hop", "note", b"note", "substitute", b"substitute"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Degradation: _TypeAlias = Degradation  # noqa: Y015
 
 @_typing.final
 class Passage(_message.Message):
@@ -315,12 +438,17 @@ class Hop(_message.Message):
     FIRST_MESSAGE_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     CACHE_FIELD_NUMBER: _builtins.int
+    BUDGET_FIELD_NUMBER: _builtins.int
+    LEFT_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
     service: _builtins.str
     """Service: "tokenizer", "embedder", "retriever" or "generator"."""
     method: _builtins.str
     """Method, for instance "Embed"."""
     model: _builtins.str
     """Model that served. Empty where no model did."""
+    failure: _error_reason_pb2.ErrorReason.ValueType
+    """Why the call failed. ERROR_REASON_UNSPECIFIED: it did not."""
     @_builtins.property
     def start(self) -> _duration_pb2.Duration:
         """When the call began, from the request's arrival."""
@@ -337,6 +465,14 @@ class Hop(_message.Message):
     def cache(self) -> _cache_service_pb2.CacheUse:
         """What the service's cache did. Absent where it has none."""
 
+    @_builtins.property
+    def budget(self) -> _duration_pb2.Duration:
+        """Time that the call was given."""
+
+    @_builtins.property
+    def left(self) -> _duration_pb2.Duration:
+        """Time that the whole request had left when the call ended; 0 if none."""
+
     def __init__(
         self,
         *,
@@ -347,10 +483,13 @@ class Hop(_message.Message):
         first_message: _duration_pb2.Duration | None = ...,
         model: _builtins.str = ...,
         cache: _cache_service_pb2.CacheUse | None = ...,
+        budget: _duration_pb2.Duration | None = ...,
+        left: _duration_pb2.Duration | None = ...,
+        failure: _error_reason_pb2.ErrorReason.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache", "duration", b"duration", "first_message", b"first_message", "start", b"start"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "cache", b"cache", "duration", b"duration", "first_message", b"first_message", "left", b"left", "start", b"start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache", "duration", b"duration", "first_message", b"first_message", "method", b"method", "model", b"model", "service", b"service", "start", b"start"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "cache", b"cache", "duration", b"duration", "failure", b"failure", "first_message", b"first_message", "left", b"left", "method", b"method", "model", b"model", "service", b"service", "start", b"start"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -453,6 +592,7 @@ class AskResponse(_message.Message):
     CONSISTENCY_TOKEN_FIELD_NUMBER: _builtins.int
     MODEL_REVISION_FIELD_NUMBER: _builtins.int
     PROMPT_REVISION_FIELD_NUMBER: _builtins.int
+    DEGRADATIONS_FIELD_NUMBER: _builtins.int
     answer: _builtins.str
     """The answer."""
     model: _builtins.str
@@ -489,6 +629,12 @@ class AskResponse(_message.Message):
     def cache(self) -> Global___AnswerCache:
         """What the cache of answers did."""
 
+    @_builtins.property
+    def degradations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Degradation]:
+        """What is not as it was asked for, in the order in which it came about. Empty: all
+        is.
+        """
+
     def __init__(
         self,
         *,
@@ -503,10 +649,11 @@ class AskResponse(_message.Message):
         consistency_token: _builtins.str = ...,
         model_revision: _builtins.str = ...,
         prompt_revision: _builtins.str = ...,
+        degradations: _abc.Iterable[Global___Degradation] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache", "trail", b"trail", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "cache", b"cache", "citations", b"citations", "consistency_token", b"consistency_token", "finish_reason", b"finish_reason", "model", b"model", "model_revision", b"model_revision", "passages", b"passages", "prompt_revision", b"prompt_revision", "trail", b"trail", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "cache", b"cache", "citations", b"citations", "consistency_token", b"consistency_token", "degradations", b"degradations", "finish_reason", b"finish_reason", "model", b"model", "model_revision", b"model_revision", "passages", b"passages", "prompt_revision", b"prompt_revision", "trail", b"trail", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -572,6 +719,7 @@ class Completed(_message.Message):
     CONSISTENCY_TOKEN_FIELD_NUMBER: _builtins.int
     MODEL_REVISION_FIELD_NUMBER: _builtins.int
     PROMPT_REVISION_FIELD_NUMBER: _builtins.int
+    DEGRADATIONS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Name of the model that answered."""
     finish_reason: _generator_service_pb2.FinishReason.ValueType
@@ -594,6 +742,10 @@ class Completed(_message.Message):
     def cache(self) -> Global___AnswerCache:
         """What the cache of answers did."""
 
+    @_builtins.property
+    def degradations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Degradation]:
+        """As in AskResponse."""
+
     def __init__(
         self,
         *,
@@ -605,10 +757,11 @@ class Completed(_message.Message):
         consistency_token: _builtins.str = ...,
         model_revision: _builtins.str = ...,
         prompt_revision: _builtins.str = ...,
+        degradations: _abc.Iterable[Global___Degradation] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache", "trail", b"trail", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache", "consistency_token", b"consistency_token", "finish_reason", b"finish_reason", "model", b"model", "model_revision", b"model_revision", "prompt_revision", b"prompt_revision", "trail", b"trail", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache", "consistency_token", b"consistency_token", "degradations", b"degradations", "finish_reason", b"finish_reason", "model", b"model", "model_revision", b"model_revision", "prompt_revision", b"prompt_revision", "trail", b"trail", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -670,6 +823,7 @@ class SearchRequest(_message.Message):
     FILTER_FIELD_NUMBER: _builtins.int
     MODE_FIELD_NUMBER: _builtins.int
     CONSISTENCY_FIELD_NUMBER: _builtins.int
+    FAIL_IF_DEGRADED_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """Name of the collection."""
     query: _builtins.str
@@ -678,6 +832,8 @@ class SearchRequest(_message.Message):
     """Most hits, 1 to 200. 0: 10."""
     mode: _retriever_service_pb2.SearchMode.ValueType
     """How hits are found. Default: hybrid."""
+    fail_if_degraded: _builtins.bool
+    """Whether degraded hits must not be served; as in AskRequest."""
     @_builtins.property
     def filter(self) -> _retriever_service_pb2.Filter:
         """Only documents whose metadata match. Absent: all."""
@@ -695,10 +851,11 @@ class SearchRequest(_message.Message):
         filter: _retriever_service_pb2.Filter | None = ...,
         mode: _retriever_service_pb2.SearchMode.ValueType = ...,
         consistency: _retriever_service_pb2.Consistency | None = ...,
+        fail_if_degraded: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["consistency", b"consistency", "filter", b"filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "consistency", b"consistency", "filter", b"filter", "k", b"k", "mode", b"mode", "query", b"query"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "consistency", b"consistency", "fail_if_degraded", b"fail_if_degraded", "filter", b"filter", "k", b"k", "mode", b"mode", "query", b"query"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -714,6 +871,7 @@ class SearchResponse(_message.Message):
     MODE_FIELD_NUMBER: _builtins.int
     TRAIL_FIELD_NUMBER: _builtins.int
     CONSISTENCY_TOKEN_FIELD_NUMBER: _builtins.int
+    DEGRADATIONS_FIELD_NUMBER: _builtins.int
     mode: _retriever_service_pb2.SearchMode.ValueType
     """The mode that was used; never unspecified."""
     consistency_token: _builtins.str
@@ -726,6 +884,10 @@ class SearchResponse(_message.Message):
     def trail(self) -> Global___Trail:
         """What happened."""
 
+    @_builtins.property
+    def degradations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Degradation]:
+        """What is not as it was asked for. Empty: all is."""
+
     def __init__(
         self,
         *,
@@ -733,10 +895,11 @@ class SearchResponse(_message.Message):
         mode: _retriever_service_pb2.SearchMode.ValueType = ...,
         trail: Global___Trail | None = ...,
         consistency_token: _builtins.str = ...,
+        degradations: _abc.Iterable[Global___Degradation] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["trail", b"trail"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["consistency_token", b"consistency_token", "hits", b"hits", "mode", b"mode", "trail", b"trail"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consistency_token", b"consistency_token", "degradations", b"degradations", "hits", b"hits", "mode", b"mode", "trail", b"trail"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1326,6 +1489,7 @@ class ServiceStatus(_message.Message):
     SERVICE_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     MODELS_FIELD_NUMBER: _builtins.int
+    BREAKER_FIELD_NUMBER: _builtins.int
     service: _builtins.str
     """Name of the service."""
     state: Global___ServiceState.ValueType
@@ -1334,20 +1498,57 @@ class ServiceStatus(_message.Message):
     def models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of its models, the default first. Empty where it has none."""
 
+    @_builtins.property
+    def breaker(self) -> Global___Breaker:
+        """The gateway's breaker for calls to it."""
+
     def __init__(
         self,
         *,
         service: _builtins.str = ...,
         state: Global___ServiceState.ValueType = ...,
         models: _abc.Iterable[_builtins.str] | None = ...,
+        breaker: Global___Breaker | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["breaker", b"breaker"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["models", b"models", "service", b"service", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["breaker", b"breaker", "models", b"models", "service", b"service", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ServiceStatus: _TypeAlias = ServiceStatus  # noqa: Y015
+
+@_typing.final
+class Breaker(_message.Message):
+    """A breaker, as one replica of the gateway sees it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: _builtins.int
+    IN_STATE_FIELD_NUMBER: _builtins.int
+    REJECTIONS_FIELD_NUMBER: _builtins.int
+    state: Global___BreakerState.ValueType
+    """Its state."""
+    rejections: _builtins.int
+    """Calls that were not made because of it, since the replica started."""
+    @_builtins.property
+    def in_state(self) -> _duration_pb2.Duration:
+        """How long it has been in that state."""
+
+    def __init__(
+        self,
+        *,
+        state: Global___BreakerState.ValueType = ...,
+        in_state: _duration_pb2.Duration | None = ...,
+        rejections: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["in_state", b"in_state"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["in_state", b"in_state", "rejections", b"rejections", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Breaker: _TypeAlias = Breaker  # noqa: Y015
 
 @_typing.final
 class GetStatusResponse(_message.Message):
