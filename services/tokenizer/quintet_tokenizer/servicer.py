@@ -9,6 +9,7 @@ import grpc
 
 from quintet.tokenizer.v1 import tokenizer_service_pb2 as pb
 from quintet.tokenizer.v1.tokenizer_service_pb2_grpc import TokenizerServiceServicer
+from quintet_servicekit.cache_service import use_message
 from quintet_servicekit.errors import Reason, ServiceError, Violation
 from quintet_servicekit.validation import Checks
 from quintet_tokenizer.engine import Engine
@@ -37,6 +38,7 @@ class TokenizerServicer(TokenizerServiceServicer):
             revision=counted.model.revision,
             counts=counted.counts,
             estimated=counted.estimated,
+            cache=use_message(counted.cache) if counted.cache else None,
         )
 
     async def Encode(self, request: pb.EncodeRequest, context: Context) -> pb.EncodeResponse:

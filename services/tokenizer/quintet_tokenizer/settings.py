@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
+from quintet_servicekit.cache import CacheSettings
 from quintet_servicekit.settings import ServiceSettings
 
 EMBEDDED_MODEL = "all-MiniLM-L6-v2"
@@ -18,7 +19,11 @@ class Settings(ServiceSettings):
     """What the tokenizer service serves, and its bounds."""
 
     model_config = SettingsConfigDict(
-        env_prefix="QUINTET_TOKENIZER_", frozen=True, extra="ignore", populate_by_name=True
+        env_prefix="QUINTET_TOKENIZER_",
+        env_nested_delimiter="__",
+        frozen=True,
+        extra="ignore",
+        populate_by_name=True,
     )
 
     models: dict[str, Path] = Field(default_factory=dict)
@@ -52,6 +57,9 @@ class Settings(ServiceSettings):
     """Most tokens of a chunk where the request names no number."""
     chunk_overlap_tokens: int = Field(16, ge=0, le=4_095)
     """Tokens that neighbouring chunks share where the request names no number."""
+    cache: CacheSettings = CacheSettings(memory_bytes=8 * 2**20, ttl_seconds=7 * 86_400)
+    """How many counts are kept: 8 MiB hold 15,000. In memory only, whatever address of a
+    Redis it has: to ask it takes longer than to count."""
     max_message_bytes: int = Field(128 * 2**20, ge=2**10, le=2**30)
     """Largest message. 8 Mi characters of 4 bytes are 32 MiB; their chunks with the
     largest overlap are twice that."""
