@@ -5,21 +5,25 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import psycopg
 
 from quintet.retriever.v1 import retriever_service_pb2 as pb
 from quintet.retriever.v1 import retriever_service_pb2_grpc as pb_grpc
+from quintet_retriever.announcer import Announcer
 from quintet_retriever.database import Database
 from quintet_retriever.engine import Engine
 from quintet_retriever.migrator import migrate
+from quintet_retriever.relay import Relay
 from quintet_retriever.search_store import PostgresSearch
 from quintet_retriever.searching import Searcher
 from quintet_retriever.servicer import RetrieverServicer
 from quintet_retriever.settings import Settings
 from quintet_retriever.store import PostgresStore
 from quintet_servicekit import telemetry
+from quintet_servicekit.cache import open_remote
+from quintet_servicekit.epochs import EpochNews
 from quintet_servicekit.server import Application
 
 SERVICE = pb.DESCRIPTOR.services_by_name["RetrieverService"].full_name
@@ -28,16 +32,22 @@ SERVICE = pb.DESCRIPTOR.services_by_name["RetrieverService"].full_name
 @asynccontextmanager
 async def open_application(settings: Settings) -> AsyncIterator[Application]:
     """Open the retriever; it becomes ready once PostgreSQL answers and is migrated."""
-    database = Database(settings)
-    searcher = Searcher(PostgresSearch(database, settings), settings.candidates)
-    engine = Engine(PostgresStore(database, settings), searcher)
-    servicer = RetrieverServicer(engine, settings)
+    async with AsyncExitStack() as stack:
+        remote = await stack.enter_async_context(open_remote(settings.cache))
+        database = Database(settings)
+        stack.push_async_callback(database.close)
+        news = None if remote is None else EpochNews(remote)
+        searcher = Searcher(PostgresSearch(database, settings), settings.candidates)
+        engine = Engine(PostgresStore(database, settings), searcher, Announcer(news, database))
+        servicer = RetrieverServicer(engine, settings)
+        relay = Relay(settings, news)
 
-    async def warm_up() -> None:
-        await _migrate_when_possible(settings)
-        await database.open()
+        async def warm_up() -> None:
+            await _migrate_when_possible(settings)
+            await database.open()
+            relaying = asyncio.create_task(relay.run(), name="relay")
+            stack.push_async_callback(_ended, relaying)
 
-    try:
         yield Application(
             service=SERVICE,
             register=lambda server: pb_grpc.add_RetrieverServiceServicer_to_server(
@@ -46,8 +56,11 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
             warm_up=warm_up,
             check=database.ping,
         )
-    finally:
-        await database.close()
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait({task})
 
 
 async def _migrate_when_possible(settings: Settings) -> None:

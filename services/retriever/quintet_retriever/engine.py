@@ -72,12 +72,20 @@ class Store(Protocol):
         changed; None without the document."""
 
 
+class News(Protocol):
+    """Whom writes are told to before they are acknowledged."""
+
+    async def announce(self, name: str, epoch: Epoch) -> None:
+        """Return when nobody trusts an earlier epoch of the collection any more."""
+
+
 class Engine:
     """Collections, documents and searches, over a store."""
 
-    def __init__(self, store: Store, searcher: Searcher) -> None:
+    def __init__(self, store: Store, searcher: Searcher, news: News) -> None:
         self._store = store
         self._searcher = searcher
+        self._news = news
         # Keys by name spare a round trip a call. They cannot mislead: a deleted
         # collection's key leads to no table, never to another's.
         self._keys: dict[str, CollectionKey] = {}
@@ -96,6 +104,7 @@ class Engine:
                 metadata={"collection": new.name},
             )
         self._keys[new.name] = found.key
+        await self._news.announce(new.name, found.epoch)
         return found
 
     async def get_collection(self, name: str) -> Collection:
@@ -120,6 +129,7 @@ class Engine:
         deleted = await self._store.delete_collection(name)
         if deleted is None:
             raise _no_collection(name)
+        await self._news.announce(name, deleted.epoch)
         return deleted
 
     async def upsert(
@@ -139,7 +149,9 @@ class Engine:
             ]
             return [await self._store.write_document(key, new) for new in ready]
 
-        return await self._in(collection, write)
+        written = await self._in(collection, write)
+        await self._news.announce(collection, written[-1].epoch)
+        return written
 
     async def get_document(
         self, collection: str, document_id: str, *, include_content: bool
@@ -175,7 +187,9 @@ class Engine:
         deleted = await self._in(
             collection, lambda key: self._store.delete_document(key, document_id)
         )
-        return _present(deleted, collection, document_id)
+        gone = _present(deleted, collection, document_id)
+        await self._news.announce(collection, gone.epoch)
+        return gone
 
     async def invalidate(self, collection: str, document_id: str) -> Epoch:
         """Raise the epoch for the document, or if its id is empty for the whole
@@ -186,7 +200,9 @@ class Engine:
         epoch = await self._in(
             collection, lambda key: self._store.invalidate(key, document_id or None)
         )
-        return _present(epoch, collection, document_id)
+        raised = _present(epoch, collection, document_id)
+        await self._news.announce(collection, raised)
+        return raised
 
     async def search(self, collection: str, request: SearchRequest) -> SearchResult:
         """Return at most `request.k` hits, best first, or that they are unchanged.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
+from quintet_servicekit.cache import CacheSettings
 from quintet_servicekit.settings import ServiceSettings
 
 
@@ -53,6 +54,17 @@ class Settings(ServiceSettings):
     """Writes since an earlier search, and chunks that they wrote, beyond which a search
     is run anew rather than asked whether they concern it: comparing as many takes
     about as long."""
+
+    keep_changes: int = Field(10_000, ge=1, le=10_000_000)
+    """Writes of a collection that are remembered one by one, 100 bytes each. An answer
+    that was cached longer ago is searched for anew."""
+    relay_interval_seconds: float = Field(0.4, gt=0, le=1.0)
+    """How often the relay looks into the outbox and extends the trust in the news. That
+    lasts 1.5 s, so that two cycles may fail without anybody noticing."""
+
+    cache: CacheSettings = CacheSettings()
+    """Cache of search results, and the Redis that carries the news of epochs. All
+    replicas on one database must name the same one."""
 
     max_documents: int = Field(64, ge=1, le=10_000)
     """Most documents in a batch."""
