@@ -167,7 +167,7 @@ def from_rpc_error(error: grpc.aio.AioRpcError, *, service: str) -> ServiceError
     trailers = cast(Iterable[tuple[str, str | bytes]], error.trailing_metadata() or ())
     for key, value in trailers:
         if key == DETAILS_KEY and isinstance(value, bytes):
-            found = _from_status(status_pb2.Status.FromString(value))
+            found = from_status(status_pb2.Status.FromString(value))
             if found is not None:
                 return found
     reason = _REASON_OF_FOREIGN_CODE.get(error.code(), Reason.INTERNAL)
@@ -186,7 +186,8 @@ _FOREIGN_MESSAGES: Mapping[Reason, str] = {
 }
 
 
-def _from_status(status: status_pb2.Status) -> ServiceError | None:
+def from_status(status: status_pb2.Status) -> ServiceError | None:
+    """Return the error that `to_status` packed, or None for a status that it didn't make."""
     info = error_details_pb2.ErrorInfo()
     bad_request = error_details_pb2.BadRequest()
     retry = error_details_pb2.RetryInfo()

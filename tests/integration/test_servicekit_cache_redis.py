@@ -13,6 +13,7 @@ import pytest_asyncio
 from pydantic import SecretStr
 from redis import Redis
 from structlog.testing import capture_logs
+from support.cache_leader import KEY, TEXT, leader
 
 from quintet_local.valkey import Valkey
 from quintet_servicekit import telemetry
@@ -20,15 +21,11 @@ from quintet_servicekit.cache import (
     AwayError,
     Cache,
     CacheSettings,
-    Codec,
     Found,
     Remote,
     key_of,
     open_remote,
 )
-
-TEXT: Codec[str] = Codec(str.encode, lambda raw: bytes(raw).decode())
-KEY = key_of("question")
 
 
 def settings_of(url: str, **settings: float) -> CacheSettings:
@@ -273,33 +270,35 @@ async def test_replicas_that_race_never_compute_twice(
     assert sorted(computed) == sorted(keys)
 
 
-async def test_when_the_replica_that_computes_dies_another_takes_over(
+async def test_while_a_replica_computes_its_lease_lasts_however_long_it_takes(
+    remote: Remote, other_remote: Remote, redis_url: str
+) -> None:
+    one = cache_of(remote, redis_url, lease_seconds=0.1)
+    other = cache_of(other_remote, redis_url, lease_seconds=0.1)
+
+    async def slow() -> str:
+        await asyncio.sleep(0.5)
+        return "slow"
+
+    found = await asyncio.gather(one.get_or_load(KEY, slow), other.get_or_load(KEY, slow))
+    assert sum(f.shared for f in found) == 1
+
+
+async def test_when_the_process_that_computes_is_killed_another_takes_over(
     remote: Remote, redis_url: str
 ) -> None:
-    settings = settings_of(redis_url, lease_seconds=0.2)
-    began_there, died = asyncio.Event(), asyncio.Event()
+    cache = cache_of(remote, redis_url, lease_seconds=0.5)
 
-    async def never() -> str:
-        began_there.set()
-        await died.wait()
-        return "never"
+    async def load() -> str:
+        return "ours"
 
-    async with open_remote(settings) as dying:
-        assert dying is not None
-        theirs = Cache("l1", TEXT, settings, dying, schema=3)
-        leader = asyncio.create_task(theirs.get_or_load(KEY, never))
-        await began_there.wait()
-        began = time.monotonic()
-
-        async def load() -> str:
-            return "ours"
-
-        # It holds the lease and does nothing more, as a process that was killed.
-        found = await cache_of(remote, redis_url, lease_seconds=0.2).get_or_load(KEY, load)
-        assert found.value == "ours"
-        assert 0.1 < time.monotonic() - began < 0.6
-        leader.cancel()
-        await asyncio.gather(leader, return_exceptions=True)
+    async with leader("value", redis_url, lease_seconds=0.5):
+        waiting = asyncio.create_task(cache.get_or_load(KEY, load))
+        await asyncio.sleep(0.7)
+        assert not waiting.done()
+    began = time.monotonic()
+    assert (await waiting).value == "ours"
+    assert time.monotonic() - began < 1
 
 
 async def test_a_computation_that_fails_hands_the_lease_on_at_once(

@@ -5,6 +5,7 @@ process's Redis; `CacheSettings` its settings; `key_of` makes keys.
 """
 
 from quintet_servicekit.cache.errors import AwayError
+from quintet_servicekit.cache.flights import Flights
 from quintet_servicekit.cache.keys import key_of
 from quintet_servicekit.cache.models import CacheStats, Codec, Computed, Found
 from quintet_servicekit.cache.remote import Remote, open_remote
@@ -18,6 +19,7 @@ __all__ = [
     "CacheStats",
     "Codec",
     "Computed",
+    "Flights",
     "Found",
     "Remote",
     "key_of",

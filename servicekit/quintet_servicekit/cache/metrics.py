@@ -23,3 +23,10 @@ REDIS_SECONDS = Histogram(
     "Duration of a command to Redis, the wait for a connection included.",
     buckets=(0.0002, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1),
 )
+
+FLIGHTS = Counter(
+    "quintet_cache_flights_total",
+    "Streams: led were computed here, joined is a caller of a stream in flight in this "
+    "process, attached is a process that follows another's.",
+    ("tier", "role"),
+)

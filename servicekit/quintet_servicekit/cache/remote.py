@@ -8,7 +8,6 @@ gone: the caller then goes on without it.
 from __future__ import annotations
 
 import asyncio
-import secrets
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -31,7 +30,7 @@ from quintet_servicekit.breaker import Breaker, State
 from quintet_servicekit.breaker_policy import BreakerSettings
 from quintet_servicekit.cache import metrics
 from quintet_servicekit.cache.errors import AwayError
-from quintet_servicekit.cache.script import RELEASE, RENEW, Script
+from quintet_servicekit.cache.script import RENEW, Script
 from quintet_servicekit.cache.settings import CacheSettings
 from quintet_servicekit.cache.writer import Writer
 from quintet_servicekit.errors import ServiceError
@@ -140,20 +139,9 @@ class Remote:
         replies: list[bytes | None] = await self.command("MGET", *map(self.key, keys))
         return replies
 
-    async def lease(self, key: str, seconds: float) -> str | None:
-        """Claim `key` for `seconds`; return the token of the claim, or None while it is
-        somebody else's. Raises `AwayError`."""
-        token = secrets.token_hex(8)
-        taken = await self.command("SET", self.key(key), token, "NX", "PX", _ms(seconds))
-        return token if taken else None
-
     async def renew(self, key: str, token: str, seconds: float) -> bool:
         """Let the claim last `seconds` from now; false if it was lost. Raises `AwayError`."""
         return bool(await self.script(RENEW, [key], token, _ms(seconds)))
-
-    async def release(self, key: str, token: str) -> None:
-        """End the claim if it is still ours. Raises `AwayError`."""
-        await self.script(RELEASE, [key], token)
 
     async def read_stream(
         self, key: str, after: bytes, *, wait_seconds: float
@@ -183,7 +171,8 @@ class Remote:
         await self.command("PUBLISH", self.key(channel), message)
 
     def connection(self) -> Connection:
-        """Return a connection outside the pool, not yet connected; see `Subscription`."""
+        """Return a connection outside the pool, not yet connected: for who follows a channel.
+        It has no timeout of its own, and its owner disconnects it."""
         connection: Connection = self._pool.make_connection()  # type: ignore[no-untyped-call]
         return connection
 

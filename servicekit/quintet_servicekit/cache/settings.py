@@ -41,9 +41,9 @@ class CacheSettings(BaseModel):
     """TTL of a negative result: short, for what is missing now may come soon."""
     max_refreshes: int = Field(4, ge=0, le=1000)
     """Stale values that are computed anew in the background at once."""
-    lease_seconds: float = Field(5.0, gt=0, le=600)
-    """How long one replica's claim to compute a value lasts unless it is renewed: what
-    the others wait at most when it dies."""
+    lease_seconds: float = Field(2.0, gt=0, le=600)
+    """How long one replica's claim to compute a value lasts unless it is renewed, as it is
+    while the replica lives: what the others wait when it dies."""
     lease_wait_seconds: float = Field(10.0, ge=0, le=600)
     """Longest wait for a value that another replica computes, before it is computed
     here too."""

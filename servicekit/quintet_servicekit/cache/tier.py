@@ -23,6 +23,7 @@ from quintet_servicekit import telemetry
 from quintet_servicekit.cache import metrics
 from quintet_servicekit.cache.envelope import Envelope, UnreadableError, pack, unpack
 from quintet_servicekit.cache.errors import AwayError
+from quintet_servicekit.cache.lease import Lease
 from quintet_servicekit.cache.memory import Memory
 from quintet_servicekit.cache.models import (
     Accept,
@@ -37,7 +38,7 @@ from quintet_servicekit.cache.once import Once
 from quintet_servicekit.cache.purging import drop_values
 from quintet_servicekit.cache.remote import Remote
 from quintet_servicekit.cache.settings import CacheSettings
-from quintet_servicekit.cache.sharing import Claim, claim
+from quintet_servicekit.cache.sharing import find_or_claim
 from quintet_servicekit.cache.tally import Tally
 
 V = TypeVar("V")
@@ -253,12 +254,13 @@ class Cache(Generic[V]):
             found = self._received(key, raw)
             return found if found is not None and _good(found, False, accept) else None
 
-        outcome = await claim(self._remote, self._name(key), received, self._settings)
-        if isinstance(outcome, Claim):
-            return await self._computed(key, load, outcome)
-        return outcome._replace(shared=True)
+        name = self._name(key)
+        found, lease = await find_or_claim(self._remote, name, received, self._settings)
+        if found is not None:
+            return found._replace(shared=True)
+        return await self._computed(key, load, lease)
 
-    async def _computed(self, key: str, load: Load[V], claimed: Claim | None) -> Found[V]:
+    async def _computed(self, key: str, load: Load[V], lease: Lease | None) -> Found[V]:
         began = time.perf_counter()
         try:
             result = await load()
@@ -270,8 +272,8 @@ class Cache(Generic[V]):
         finally:
             # After the value, in the same order on the wire: who then gets the lease
             # finds it.
-            if claimed is not None:
-                claimed.give_back()
+            if lease is not None:
+                lease.give_back()
         return Found(computed.value, 0.0, False, computed.negative, None, False, cost)
 
     def _refresh(self, key: str, load: Load[V], across_replicas: bool) -> None:
