@@ -2,28 +2,83 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 
+import grpc
+
+from quintet.gateway.v1 import gateway_service_pb2 as pb
+from quintet.gateway.v1 import kept_answer_pb2 as kept_pb
 from quintet.gateway.v1.gateway_service_pb2_grpc import add_GatewayServiceServicer_to_server
-from quintet_gateway.ask import Asker, AskLimits
+from quintet_gateway.answering import Answerer
+from quintet_gateway.ask import Asker
+from quintet_gateway.cache_admin import CacheAdmin
 from quintet_gateway.catalog import Catalog
 from quintet_gateway.clients import Services, open_services
+from quintet_gateway.freshness import Freshness
 from quintet_gateway.ingest import ChunkPlan, Ingester
 from quintet_gateway.ingest_stream import StreamLimits
+from quintet_gateway.kept import SCHEMA, KeptAnswers
+from quintet_gateway.near import NearQuestions
+from quintet_gateway.question import AskLimits, Questions
+from quintet_gateway.searching import Searcher
+from quintet_gateway.semantic_index import SemanticIndex
 from quintet_gateway.servicer import GatewayServicer
 from quintet_gateway.settings import Settings
+from quintet_servicekit.cache import Cache, Codec, Flights, Remote, open_remote
+from quintet_servicekit.cache_service import SERVICE as CACHE_SERVICE
+from quintet_servicekit.cache_service import CacheServicer, register_cache_service
+from quintet_servicekit.epochs import EpochNews, EpochWatch, open_watch
 from quintet_servicekit.errors import Reason, ServiceError
 from quintet_servicekit.server import Application
 
 SERVICE = "quintet.gateway.v1.GatewayService"
 
 
+@dataclass(frozen=True)
+class _Caches:
+    answers: Cache[kept_pb.KeptAnswer]
+    flights: Flights[pb.AskStreamResponse]
+    near: SemanticIndex
+    watch: EpochWatch
+    remote: Remote | None
+
+
 @asynccontextmanager
 async def open_application(settings: Settings) -> AsyncIterator[Application]:
     """Open the gateway; it closes its connections when the context ends."""
-    async with open_services(settings) as services:
-        servicer = _servicer(services, settings)
+    async with AsyncExitStack() as stack:
+        services = await stack.enter_async_context(open_services(settings))
+        remote = await stack.enter_async_context(open_remote(settings.cache))
+        answers = Cache(
+            "l1",
+            Codec(kept_pb.KeptAnswer.SerializeToString, kept_pb.KeptAnswer.FromString),
+            settings.cache,
+            remote,
+            schema=SCHEMA,
+        )
+        stack.push_async_callback(answers.aclose)
+        # Replicas share what the generator makes, which is what takes time.
+        flights = Flights(
+            "l1",
+            Codec(pb.AskStreamResponse.SerializeToString, pb.AskStreamResponse.FromString),
+            settings.cache,
+        )
+        stack.push_async_callback(flights.aclose)
+        near = SemanticIndex(
+            max_questions=settings.semantic_questions,
+            max_scope_questions=settings.semantic_questions,
+            threshold=settings.semantic_threshold,
+        )
+
+        def forget(keys: Sequence[str]) -> None:
+            answers.discard(keys)
+            for key in keys:
+                near.discard(key.encode())
+
+        watch = await stack.enter_async_context(open_watch(remote, forget))
+        servicer = _servicer(settings, services, _Caches(answers, flights, near, watch, remote))
 
         async def warm_up() -> None:
             for connection in services.connections.values():
@@ -34,23 +89,30 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
             if away:
                 raise ServiceError(Reason.DEPENDENCY_UNAVAILABLE, f"not ready: {', '.join(away)}")
 
+        def register(server: grpc.aio.Server) -> None:
+            add_GatewayServiceServicer_to_server(servicer, server)
+            register_cache_service(server, [answers], remote)
+
         yield Application(
             service=SERVICE,
-            register=lambda server: add_GatewayServiceServicer_to_server(servicer, server),
+            register=register,
             warm_up=warm_up,
             check=check,
+            more_services=(CACHE_SERVICE,),
         )
 
 
-def _servicer(services: Services, settings: Settings) -> GatewayServicer:
+def _servicer(settings: Settings, services: Services, caches: _Caches) -> GatewayServicer:
     catalog = Catalog(
         services,
         max_collections=settings.max_remembered_collections,
         models_seconds=settings.models_seconds,
     )
-    asker = Asker(
-        services,
+    freshness = Freshness(caches.watch)
+    searcher = Searcher(services, catalog, freshness)
+    questions = Questions(
         catalog,
+        freshness,
         AskLimits(
             default_passages=settings.default_passages,
             context_tokens=settings.context_tokens,
@@ -59,21 +121,42 @@ def _servicer(services: Services, settings: Settings) -> GatewayServicer:
             min_citation_support=settings.min_citation_support,
         ),
     )
-    ingester = Ingester(
-        services,
-        catalog,
-        ChunkPlan(
-            chunk_tokens=settings.chunk_tokens,
-            chunk_overlap_tokens=settings.chunk_overlap_tokens,
-            embed_batch=settings.embed_batch,
-            embed_calls=settings.embed_calls,
-        ),
-    )
+    news = EpochNews(caches.remote) if caches.remote else None
+    kept = KeptAnswers(caches.answers, searcher, freshness, news)
+    near = NearQuestions(caches.near, kept, by_default=settings.semantic)
     return GatewayServicer(
         services,
         catalog,
-        asker,
-        ingester,
+        freshness,
+        searcher,
+        Asker(
+            catalog,
+            questions,
+            searcher,
+            Answerer(services),
+            freshness,
+            kept,
+            near,
+            caches.flights,
+        ),
+        Ingester(
+            services,
+            catalog,
+            freshness,
+            ChunkPlan(
+                chunk_tokens=settings.chunk_tokens,
+                chunk_overlap_tokens=settings.chunk_overlap_tokens,
+                embed_batch=settings.embed_batch,
+                embed_calls=settings.embed_calls,
+            ),
+        ),
+        CacheAdmin(
+            services,
+            CacheServicer([caches.answers], caches.remote),
+            questions,
+            kept,
+            freshness,
+        ),
         stream_limits=StreamLimits(
             documents_in_flight=settings.documents_in_flight,
             chars_in_flight=settings.chars_in_flight,

@@ -1,102 +1,67 @@
-"""One question's way: embed, search, pack, generate, cite.
+"""One question's way: a kept answer, or search, generate, cite and keep.
 
-Passages are found for both Ask and Search; the answer is always made as a
-stream, and Ask is what the stream leaves when it has ended.
+The answer is always made as a stream, and Ask is what the stream leaves when it has
+ended. Equal questions that are asked at once are answered by one stream.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+import time
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass
 
-from quintet.embedder.v1 import embedder_service_pb2 as embedder_pb
+from quintet.cache.v1 import cache_service_pb2 as cache_pb
 from quintet.gateway.v1 import gateway_service_pb2 as pb
-from quintet.generator.v1 import generator_service_pb2 as generator_pb
-from quintet.retriever.v1 import retriever_service_pb2 as retriever_pb
-from quintet.tokenizer.v1 import tokenizer_service_pb2 as tokenizer_pb
+from quintet_gateway.answering import Answerer
 from quintet_gateway.catalog import Catalog
 from quintet_gateway.chain import Chain
-from quintet_gateway.citations import Citer
-from quintet_gateway.clients import Services
-from quintet_gateway.packing import pack
+from quintet_gateway.events import Collector, events_of
+from quintet_gateway.freshness import Freshness
+from quintet_gateway.kept import KeptAnswers, Outdated, Served
+from quintet_gateway.near import NearQuestions
+from quintet_gateway.question import Question, Questions
+from quintet_gateway.searching import Found, Searcher
+from quintet_servicekit.cache import Flights, key_of
+from quintet_servicekit.cache.use import CacheUse, note_use
+from quintet_servicekit.cache_service import use_message
+from quintet_servicekit.consistency import encode_token
 from quintet_servicekit.errors import Reason, ServiceError
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What a search found, and the tokens that embedding its query took."""
-
-    hits: Sequence[retriever_pb.Hit]
-    mode: retriever_pb.SearchMode.ValueType
-    embedding_tokens: int
-
-
-@dataclass(frozen=True, slots=True)
-class AskLimits:
-    """Bounds of a prompt; see the settings of the same names."""
-
-    default_passages: int
-    context_tokens: int
-    prompt_overhead_tokens: int
-    default_answer_tokens: int
-    min_citation_support: float
-
-
 class Asker:
-    """Answers questions and finds passages."""
+    """Answers questions."""
 
-    def __init__(self, services: Services, catalog: Catalog, limits: AskLimits) -> None:
-        self._services = services
+    def __init__(
+        self,
+        catalog: Catalog,
+        questions: Questions,
+        searcher: Searcher,
+        answerer: Answerer,
+        freshness: Freshness,
+        kept: KeptAnswers,
+        near: NearQuestions,
+        flights: Flights[pb.AskStreamResponse],
+    ) -> None:
         self._catalog = catalog
-        self._limits = limits
+        self._questions = questions
+        self._searcher = searcher
+        self._answerer = answerer
+        self._freshness = freshness
+        self._kept = kept
+        self._near = near
+        self._flights = flights
 
-    async def search(self, chain: Chain, request: pb.SearchRequest) -> Found:
-        """Return the hits of a query, best first.
-
-        Raises `ServiceError` as the embedder and the retriever do.
-        """
-        try:
-            return await self._search(chain, request)
-        except ServiceError as error:
-            if error.reason is not Reason.MODEL_MISMATCH:
-                raise
-        # The collection was made anew since we last looked.
-        self._catalog.forget(request.collection)
-        return await self._search(chain, request)
-
-    async def _search(self, chain: Chain, request: pb.SearchRequest) -> Found:
-        model = await self._catalog.embedding_model(chain, request.collection)
-        query = retriever_pb.SearchRequest(
-            collection=request.collection,
-            text=request.query,
-            mode=request.mode,
-            k=request.k,
-            embedding_revision=model.revision,
-        )
-        if request.HasField("filter"):
-            query.filter.CopyFrom(request.filter)
-        tokens = 0
-        if request.mode != retriever_pb.SEARCH_MODE_LEXICAL:
-            embedded = await chain.unary(
-                self._services.peer("embedder"),
-                "Embed",
-                self._services.embedder.Embed,
-                embedder_pb.EmbedRequest(
-                    model=model.name,
-                    texts=[request.query],
-                    input_type=embedder_pb.INPUT_TYPE_QUERY,
-                ),
-            )
-            # The revision that made this vector, not the remembered one: the
-            # embedder may have been given another model since.
-            query.embedding_revision = embedded.revision
-            query.vector = embedded.embeddings[0].vector
-            tokens = embedded.embeddings[0].tokens
-        found = await chain.unary(
-            self._services.peer("retriever"), "Search", self._services.retriever.Search, query
-        )
-        return Found(found.hits, found.mode, tokens)
+    async def whole(self, chain: Chain, request: pb.AskRequest) -> pb.AskResponse:
+        """Return an answer at once; raises as `stream` does."""
+        question = await self._questions.of(chain, request)
+        looked = await self._look_up(chain, question)
+        if isinstance(looked, Served):
+            return _response(question, looked, chain)
+        collector = Collector()
+        async with aclosing(self._new(chain, question, looked)) as events:
+            async for event in events:
+                collector.add(event)
+        return collector.response
 
     async def stream(
         self, chain: Chain, request: pb.AskRequest
@@ -106,130 +71,162 @@ class Asker:
         Raises `ServiceError` NO_PASSAGES when the search finds nothing, and as
         the services do.
         """
-        generator = await self._catalog.generator(chain, request.model)
-        search = pb.SearchRequest(
-            collection=request.collection,
-            query=request.question,
-            k=request.passages or self._limits.default_passages,
-            mode=request.mode,
-        )
-        if request.HasField("filter"):
-            search.filter.CopyFrom(request.filter)
-        found = await self.search(chain, search)
-        hits = await self._fitting(chain, request, generator, found.hits)
-        passages = [pb.Passage(number=i, hit=hit) for i, hit in enumerate(hits, start=1)]
-        yield pb.AskStreamResponse(passages_found=pb.PassagesFound(passages=passages))
-
-        citer = Citer([hit.text for hit in hits], self._limits.min_citation_support)
-        prompt = _prompt(request, generator, hits)
-        stub = self._services.generator
-        peer = self._services.peer("generator")
-        async with aclosing(
-            chain.stream(peer, "GenerateStream", stub.GenerateStream, prompt)
-        ) as events:
+        question = await self._questions.of(chain, request)
+        looked = await self._look_up(chain, question)
+        if isinstance(looked, Served):
+            for event in events_of(_response(question, looked, chain)):
+                yield event
+            return
+        async with aclosing(self._new(chain, question, looked)) as events:
             async for event in events:
-                if event.HasField("text_delta"):
-                    yield pb.AskStreamResponse(text_delta=pb.TextDelta(text=event.text_delta.text))
-                    citations = citer.feed(event.text_delta.text)
-                elif event.HasField("citation"):
-                    citations = [event.citation]
-                    citer.model_cites()
-                else:
-                    citations = citer.finish()
-                    completed = event.completed
-                for citation in citations:
-                    yield pb.AskStreamResponse(citation=_citation(citation, hits))
-        chain.name_model(completed.model)
-        yield pb.AskStreamResponse(
-            completed=pb.Completed(
-                model=completed.model,
-                finish_reason=completed.finish_reason,
-                usage=pb.Usage(
-                    prompt_tokens=completed.usage.prompt_tokens,
-                    completion_tokens=completed.usage.completion_tokens,
-                    embedding_tokens=found.embedding_tokens,
-                ),
-                trail=chain.trail(),
-            )
-        )
+                yield event
 
-    async def _fitting(
-        self,
-        chain: Chain,
-        request: pb.AskRequest,
-        generator: generator_pb.Model,
-        hits: Sequence[retriever_pb.Hit],
-    ) -> Sequence[retriever_pb.Hit]:
-        """Return the hits for which the prompt has room, best first."""
-        if not hits:
-            raise ServiceError(
-                Reason.NO_PASSAGES,
-                "nothing in the collection matches the question",
-                metadata={"collection": request.collection},
-            )
-        counted = await chain.unary(
-            self._services.peer("tokenizer"),
-            "Count",
-            self._services.tokenizer.Count,
-            tokenizer_pb.CountRequest(
-                model=generator.tokenizer, texts=[request.question, *(hit.text for hit in hits)]
-            ),
-        )
-        question_tokens, *passage_tokens = counted.counts
-        budget = self._limits.context_tokens
-        if generator.context_tokens:
-            answer_tokens = request.max_tokens or self._limits.default_answer_tokens
-            taken = self._limits.prompt_overhead_tokens + question_tokens + answer_tokens
-            budget = min(budget, generator.context_tokens - taken)
-        return [hits[i] for i in pack(passage_tokens, budget)]
+    async def _look_up(self, chain: Chain, question: Question) -> Served | Outdated | None:
+        if not question.may_be_kept:
+            return None
+        return await self._kept.look_up(chain, question)
 
-    async def whole(self, chain: Chain, request: pb.AskRequest) -> pb.AskResponse:
-        """Return an answer at once; raises as `stream` does."""
-        response = pb.AskResponse()
-        text: list[str] = []
-        async with aclosing(self.stream(chain, request)) as events:
+    async def _new(
+        self, chain: Chain, question: Question, outdated: Outdated | None
+    ) -> AsyncGenerator[pb.AskStreamResponse]:
+        """Yield the events of an answer that is not kept, together with all who wait for
+        the same."""
+        found = outdated.found if outdated else None
+        key = self._flight(question)
+        if key is None:
+            async with aclosing(self._work(chain, question, found)) as events:
+                async for event in events:
+                    yield event
+            return
+        leads = False
+
+        def work() -> AsyncGenerator[pb.AskStreamResponse]:
+            nonlocal leads
+            leads = True
+            return self._work(chain, question, found)
+
+        async with aclosing(self._flights.join(key, work)) as events:
             async for event in events:
-                kind = event.WhichOneof("event")
-                if kind == "text_delta":
-                    text.append(event.text_delta.text)
-                elif kind == "citation":
-                    response.citations.append(event.citation)
-                elif kind == "passages_found":
-                    response.passages.extend(event.passages_found.passages)
-                else:
-                    response.model = event.completed.model
-                    response.finish_reason = event.completed.finish_reason
-                    response.usage.CopyFrom(event.completed.usage)
-                    response.trail.CopyFrom(event.completed.trail)
-        response.answer = "".join(text)
-        return response
+                yield event if leads else _as_shared(event, chain)
+
+    def _flight(self, question: Question) -> str | None:
+        """Return the key under which callers share one stream; None for a question whose
+        answer they cannot share.
+
+        It names the epoch that the answer will be made at or after. Who asks after a
+        later write is known asks under another key.
+        """
+        known = self._freshness.known(question.collection)
+        if not question.may_be_kept or question.need.present or known is None:
+            return None
+        epoch = max(known, question.need.epoch or known)
+        return key_of(question.key, epoch.collection, epoch.number)
+
+    async def _work(
+        self, chain: Chain, question: Question, found: Found | None
+    ) -> AsyncGenerator[pb.AskStreamResponse]:
+        began = time.perf_counter()
+        if found is None:
+            made = self._kept.at_hand(question) or await self._find(chain, question)
+            if isinstance(made, Served):
+                for event in events_of(_response(question, made, chain)):
+                    yield event
+                return
+            question, found = made
+        collector = Collector()
+        if found.hits:
+            async with aclosing(self._answerer.events(chain, question, found.hits)) as events:
+                async for event in events:
+                    if event.HasField("completed"):
+                        _finish(event.completed, question, found, chain)
+                    collector.add(event)
+                    if event.HasField("completed"):
+                        self._keep(question, found, collector.response, began)
+                    yield event
+        else:
+            self._keep(question, found, None, began)
+            raise _nothing_found(question)
+
+    async def _find(self, chain: Chain, question: Question) -> Served | tuple[Question, Found]:
+        """Return a near question's answer, or what the question finds, with the question,
+        whose collection may turn out to have been made anew."""
+        try:
+            return await self._near_or_found(chain, question)
+        except ServiceError as error:
+            if error.reason is not Reason.MODEL_MISMATCH:
+                raise
+        self._catalog.forget(question.collection)
+        question = await self._questions.of(chain, question.request)
+        return await self._near_or_found(chain, question)
+
+    async def _near_or_found(
+        self, chain: Chain, question: Question
+    ) -> Served | tuple[Question, Found]:
+        query = question.query(self._freshness.demand(question.collection, question.need))
+        vector = await self._searcher.vector(chain, query)
+        if vector and question.may_be_kept and self._near.wanted(question.request):
+            served = await self._near.look_up(chain, question, vector)
+            if served is not None:
+                return served
+        return question, await self._searcher.search(chain, query, vector)
+
+    def _keep(
+        self, question: Question, found: Found, response: pb.AskResponse | None, began: float
+    ) -> None:
+        if not question.may_be_kept:
+            return
+        if response is not None and not question.made_by(response):
+            # Another model serves than the one that the key names.
+            self._catalog.forget_generators()
+            return
+        kept = self._kept.compose(question, found, response)
+        self._kept.keep(question.key, kept, time.perf_counter() - began)
+        if found.vector and response is not None:
+            self._near.remember(question, found.vector)
 
 
-def _prompt(
-    request: pb.AskRequest, generator: generator_pb.Model, hits: Sequence[retriever_pb.Hit]
-) -> generator_pb.GenerateRequest:
-    prompt = generator_pb.GenerateRequest(
-        model=generator.name,
-        question=request.question,
-        passages=[generator_pb.Passage(title=hit.title, text=hit.text) for hit in hits],
-        template=request.template,
-        max_tokens=request.max_tokens,
-    )
-    if request.HasField("temperature"):
-        prompt.temperature = request.temperature
-    if request.HasField("seed"):
-        prompt.seed = request.seed
-    return prompt
+def _response(question: Question, served: Served, chain: Chain) -> pb.AskResponse:
+    if served.kept.no_passages:
+        raise _nothing_found(question)
+    response = pb.AskResponse()
+    response.CopyFrom(served.kept.response)
+    response.ClearField("usage")
+    response.cache.CopyFrom(served.about)
+    response.consistency_token = encode_token(question.collection, served.epoch)
+    response.trail.CopyFrom(chain.trail())
+    return response
 
 
-def _citation(citation: generator_pb.Citation, hits: Sequence[retriever_pb.Hit]) -> pb.Citation:
-    hit = hits[citation.passage_index]
-    return pb.Citation(
-        passage=citation.passage_index + 1,
-        document_id=hit.document_id,
-        answer_start=citation.answer_start,
-        answer_end=citation.answer_end,
-        document_start=hit.start + citation.passage_start,
-        document_end=hit.start + citation.passage_end,
-        support=citation.support,
+def _finish(completed: pb.Completed, question: Question, found: Found, chain: Chain) -> None:
+    """Add what the generator's end does not know."""
+    completed.usage.embedding_tokens = found.vector.tokens if found.vector else 0
+    completed.trail.CopyFrom(chain.trail())
+    completed.consistency_token = found.token
+    use = CacheUse("l1", "miss") if question.may_be_kept else CacheUse("l1", "bypass", lookups=0)
+    completed.cache.use.CopyFrom(use_message(use))
+    note_use(use)
+
+
+def _as_shared(event: pb.AskStreamResponse, chain: Chain) -> pb.AskStreamResponse:
+    """Return a leader's event as one who joined it sees it."""
+    if not event.HasField("completed"):
+        return event
+    mine = pb.AskStreamResponse()
+    mine.CopyFrom(event)
+    completed = mine.completed
+    if completed.cache.use.outcome == cache_pb.CACHE_OUTCOME_MISS:
+        use = CacheUse("l1", "shared")
+        completed.cache.use.CopyFrom(use_message(use))
+        note_use(use)
+        completed.cache.saved.CopyFrom(completed.usage)
+        completed.ClearField("usage")
+    completed.trail.CopyFrom(chain.trail())
+    return mine
+
+
+def _nothing_found(question: Question) -> ServiceError:
+    return ServiceError(
+        Reason.NO_PASSAGES,
+        "nothing in the collection matches the question",
+        metadata={"collection": question.collection},
     )

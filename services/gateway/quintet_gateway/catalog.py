@@ -7,9 +7,7 @@ the gateway forget and ask again.
 
 from __future__ import annotations
 
-import time
 from collections import OrderedDict
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from quintet.embedder.v1 import embedder_service_pb2 as embedder_pb
@@ -17,7 +15,14 @@ from quintet.generator.v1 import generator_service_pb2 as generator_pb
 from quintet.retriever.v1 import retriever_service_pb2 as retriever_pb
 from quintet_gateway.chain import Chain
 from quintet_gateway.clients import Services
+from quintet_servicekit.cache import Cache, CacheSettings, Codec
+from quintet_servicekit.deadline import Deadline
 from quintet_servicekit.errors import Reason, ServiceError
+
+LIST_SECONDS = 5.0
+"""How long the generator may take to list its models."""
+
+_GENERATORS = "generators"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +40,16 @@ class Catalog:
         self._services = services
         self._collections: OrderedDict[str, EmbeddingModel] = OrderedDict()
         self._max_collections = max_collections
-        self._models_seconds = models_seconds
-        self._generators: Sequence[generator_pb.Model] = ()
-        self._generators_until = 0.0
+        self._generators = Cache(
+            "models",
+            Codec(
+                generator_pb.ListModelsResponse.SerializeToString,
+                generator_pb.ListModelsResponse.FromString,
+            ),
+            # Served for as long again while it is asked for anew, so that no question
+            # waits for it, and who asks seldom is not told of models long gone.
+            CacheSettings(ttl_seconds=models_seconds, ttl_jitter=0, stale_seconds=models_seconds),
+        )
 
     async def embedding_model(self, chain: Chain, collection: str) -> EmbeddingModel:
         """Return the embedding model of a collection.
@@ -80,32 +92,29 @@ class Catalog:
                 return model
         raise _no_model(name)
 
-    async def generator(self, chain: Chain, name: str) -> generator_pb.Model:
+    async def generator(self, name: str) -> generator_pb.Model:
         """Return the generator's model of that name, or its default for an empty one.
 
         Raises `ServiceError` MODEL_NOT_FOUND.
         """
-        found = _pick(self._generators, name)
-        if found is None or time.monotonic() > self._generators_until:
-            response = await chain.unary(
-                self._services.peer("generator"),
-                "ListModels",
-                self._services.generator.ListModels,
-                generator_pb.ListModelsRequest(),
-            )
-            self._generators = response.models
-            self._generators_until = time.monotonic() + self._models_seconds
-            found = _pick(self._generators, name)
-        if found is None:
-            raise _no_model(name)
-        return found
+        listed = await self._generators.get_or_load(_GENERATORS, self._list_generators)
+        for model in listed.value.models:
+            if model.name == name or (not name and model.is_default):
+                return model
+        raise _no_model(name)
 
+    def forget_generators(self) -> None:
+        """Drop what is remembered of the generator's models."""
+        self._generators.discard([_GENERATORS])
 
-def _pick(models: Sequence[generator_pb.Model], name: str) -> generator_pb.Model | None:
-    for model in models:
-        if model.name == name or (not name and model.is_default):
-            return model
-    return None
+    async def _list_generators(self) -> generator_pb.ListModelsResponse:
+        # A chain of its own: who asks first may leave while others wait.
+        return await Chain(Deadline.after(LIST_SECONDS)).unary(
+            self._services.peer("generator"),
+            "ListModels",
+            self._services.generator.ListModels,
+            generator_pb.ListModelsRequest(),
+        )
 
 
 def _no_model(name: str) -> ServiceError:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import grpc
 from google.protobuf import duration_pb2
 from opentelemetry import trace
 
 from quintet.gateway.v1 import gateway_service_pb2 as pb
+from quintet.generator.v1 import generator_service_pb2 as generator_pb
 from quintet_servicekit import telemetry
 from quintet_servicekit.channel import Peer
 from quintet_servicekit.deadline import Deadline
@@ -44,6 +45,7 @@ class Chain:
         finally:
             self._end(hop)
         hop.model = getattr(response, "model", "")
+        _note_cache(hop, response)
         return response
 
     async def stream(
@@ -60,35 +62,43 @@ class Chain:
             async with aclosing(peer.stream(method, call, request, timeout=timeout)) as responses:
                 async for response in responses:
                     if not hop.HasField("first_message"):
-                        _set(hop.first_message, self._since_arrival() - _seconds(hop.start))
+                        set_seconds(hop.first_message, self._since_arrival() - _seconds(hop.start))
                     yield response
         finally:
             self._end(hop)
 
-    def name_model(self, model: str) -> None:
-        """Note which model served the latest call, where only its last message says."""
-        self._hops[-1].model = model
+    def complete(self, last: generator_pb.Completed) -> None:
+        """Note what only the last message of the latest call's stream says."""
+        self._hops[-1].model = last.model
+        _note_cache(self._hops[-1], last)
 
     def trail(self) -> pb.Trail:
         """Return what happened so far."""
         trail = pb.Trail(hops=self._hops, trace_id=telemetry.trace_id_of(trace.get_current_span()))
-        _set(trail.total, self._since_arrival())
+        set_seconds(trail.total, self._since_arrival())
         return trail
 
     def _begin(self, peer: Peer, method: str) -> pb.Hop:
         hop = pb.Hop(service=peer.name, method=method)
-        _set(hop.start, self._since_arrival())
+        set_seconds(hop.start, self._since_arrival())
         self._hops.append(hop)
         return hop
 
     def _end(self, hop: pb.Hop) -> None:
-        _set(hop.duration, self._since_arrival() - _seconds(hop.start))
+        set_seconds(hop.duration, self._since_arrival() - _seconds(hop.start))
 
     def _since_arrival(self) -> float:
         return time.perf_counter() - self._began
 
 
-def _set(duration: duration_pb2.Duration, seconds: float) -> None:
+def _note_cache(hop: pb.Hop, response: Any) -> None:
+    # Responses of services without a cache have no such field.
+    if "cache" in response.DESCRIPTOR.fields_by_name and response.HasField("cache"):
+        hop.cache.CopyFrom(response.cache)
+
+
+def set_seconds(duration: duration_pb2.Duration, seconds: float) -> None:
+    """Set `duration` to `seconds`, to the nanosecond."""
     duration.FromNanoseconds(round(seconds * 1e9))
 
 

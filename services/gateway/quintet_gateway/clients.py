@@ -10,15 +10,18 @@ from typing import TYPE_CHECKING, Any
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from quintet.cache.v1.cache_service_pb2_grpc import CacheServiceStub
 from quintet.embedder.v1.embedder_service_pb2_grpc import EmbedderServiceStub
 from quintet.generator.v1.generator_service_pb2_grpc import GeneratorServiceStub
 from quintet.retriever.v1.retriever_service_pb2_grpc import RetrieverServiceStub
 from quintet.tokenizer.v1.tokenizer_service_pb2_grpc import TokenizerServiceStub
 from quintet_gateway.settings import Settings
+from quintet_servicekit.cache_service import SERVICE as CACHE_SERVICE
 from quintet_servicekit.channel import Peer, open_channel
 from quintet_servicekit.settings import ChannelSettings
 
 if TYPE_CHECKING:
+    from quintet.cache.v1.cache_service_pb2_grpc import CacheServiceAsyncStub
     from quintet.embedder.v1.embedder_service_pb2_grpc import EmbedderServiceAsyncStub
     from quintet.generator.v1.generator_service_pb2_grpc import GeneratorServiceAsyncStub
     from quintet.retriever.v1.retriever_service_pb2_grpc import RetrieverServiceAsyncStub
@@ -34,7 +37,9 @@ class Connection:
     def __init__(self, name: str, address: str, settings: ChannelSettings) -> None:
         self.service = f"quintet.{name}.v1.{name.capitalize()}Service"
         self.peer = Peer(name, self.service)
+        self.cache_peer = Peer(name, CACHE_SERVICE)
         self.channel = open_channel(address, self.service, settings)
+        self.caches: CacheServiceAsyncStub = CacheServiceStub(self.channel)
         # Asking a service that is not ready how it is needs a channel that does
         # not shun services that are not ready.
         self._plain = open_channel(address, self.service, settings, only_healthy=False)

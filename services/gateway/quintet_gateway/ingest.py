@@ -18,6 +18,7 @@ from quintet_gateway.catalog import Catalog, EmbeddingModel
 from quintet_gateway.chain import Chain
 from quintet_gateway.clients import Services
 from quintet_gateway.concurrently import each
+from quintet_gateway.freshness import Freshness
 from quintet_servicekit.errors import Reason, ServiceError
 
 METHOD_VERSION = 1
@@ -38,9 +39,12 @@ class ChunkPlan:
 class Ingester:
     """Brings one document in."""
 
-    def __init__(self, services: Services, catalog: Catalog, plan: ChunkPlan) -> None:
+    def __init__(
+        self, services: Services, catalog: Catalog, freshness: Freshness, plan: ChunkPlan
+    ) -> None:
         self._services = services
         self._catalog = catalog
+        self._freshness = freshness
         self._plan = plan
 
     async def ingest(self, chain: Chain, collection: str, document: pb.Document) -> pb.Ingested:
@@ -61,11 +65,12 @@ class Ingester:
         model = await self._catalog.embedding_model(chain, collection)
         digest = content_hash(document, model, self._plan)
         standing = await self._standing(chain, collection, document.id)
-        if standing is not None and standing.content_hash == digest:
+        if standing is not None and standing.document.content_hash == digest:
             return pb.Ingested(
                 outcome=pb.INGEST_OUTCOME_UNCHANGED,
-                version=standing.version,
-                chunks=standing.chunk_count,
+                version=standing.document.version,
+                chunks=standing.document.chunk_count,
+                consistency_token=standing.consistency_token,
             )
         chunks = await self._chunks(chain, document.content)
         if not chunks:
@@ -80,6 +85,7 @@ class Ingester:
         )
         if document.HasField("metadata"):
             written.metadata.CopyFrom(document.metadata)
+        mark = self._freshness.mark()
         response = await chain.unary(
             self._services.peer("retriever"),
             "UpsertDocuments",
@@ -88,19 +94,21 @@ class Ingester:
                 collection=collection, documents=[written], embedding_revision=revision
             ),
         )
+        self._freshness.note(collection, response.consistency_token, mark)
         result = response.documents[0]
         return pb.Ingested(
             outcome=pb.INGEST_OUTCOME_CREATED if result.created else pb.INGEST_OUTCOME_REPLACED,
             version=result.version,
             chunks=result.chunk_count,
             tokens=tokens,
+            consistency_token=response.consistency_token,
         )
 
     async def _standing(
         self, chain: Chain, collection: str, document_id: str
-    ) -> retriever_pb.Document | None:
+    ) -> retriever_pb.GetDocumentResponse | None:
         try:
-            response = await chain.unary(
+            return await chain.unary(
                 self._services.peer("retriever"),
                 "GetDocument",
                 self._services.retriever.GetDocument,
@@ -110,7 +118,6 @@ class Ingester:
             if error.reason is Reason.DOCUMENT_NOT_FOUND:
                 return None
             raise
-        return response.document
 
     async def _chunks(self, chain: Chain, content: str) -> list[retriever_pb.Chunk]:
         response = await chain.unary(

@@ -13,11 +13,14 @@ from quintet.gateway.v1.gateway_service_pb2_grpc import GatewayServiceServicer
 from quintet.retriever.v1 import retriever_service_pb2 as retriever_pb
 from quintet_gateway import validate
 from quintet_gateway.ask import Asker
+from quintet_gateway.cache_admin import CacheAdmin
 from quintet_gateway.catalog import Catalog
 from quintet_gateway.chain import Chain
 from quintet_gateway.clients import Services
+from quintet_gateway.freshness import Freshness
 from quintet_gateway.ingest import Ingester
 from quintet_gateway.ingest_stream import IngestStream, StreamLimits
+from quintet_gateway.searching import Query, Searcher
 from quintet_gateway.status import status_of
 from quintet_servicekit.deadline import Deadline
 
@@ -34,8 +37,11 @@ class GatewayServicer(GatewayServiceServicer):
         self,
         services: Services,
         catalog: Catalog,
+        freshness: Freshness,
+        searcher: Searcher,
         asker: Asker,
         ingester: Ingester,
+        caches: CacheAdmin,
         *,
         stream_limits: StreamLimits,
         ask_seconds: float,
@@ -43,8 +49,11 @@ class GatewayServicer(GatewayServiceServicer):
     ) -> None:
         self._services = services
         self._catalog = catalog
+        self._freshness = freshness
+        self._searcher = searcher
         self._asker = asker
         self._ingester = ingester
+        self._caches = caches
         self._stream_limits = stream_limits
         self._ask_seconds = ask_seconds
         self._max_question_chars = max_question_chars
@@ -67,8 +76,24 @@ class GatewayServicer(GatewayServiceServicer):
     async def Search(self, request: pb.SearchRequest, context: Context) -> pb.SearchResponse:
         validate.query(request, max_chars=self._max_question_chars)
         chain = self._chain(context)
-        found = await self._asker.search(chain, request)
-        return pb.SearchResponse(hits=found.hits, mode=found.mode, trail=chain.trail())
+        need = self._freshness.need(request.collection, request.consistency)
+        found = await self._searcher.find(
+            chain,
+            Query(
+                collection=request.collection,
+                text=request.query,
+                k=request.k,
+                mode=request.mode,
+                filter=request.filter if request.HasField("filter") else None,
+                consistency=self._freshness.demand(request.collection, need),
+            ),
+        )
+        return pb.SearchResponse(
+            hits=found.hits,
+            mode=found.mode,
+            trail=chain.trail(),
+            consistency_token=found.token,
+        )
 
     async def Ingest(
         self, request_iterator: AsyncIterator[pb.IngestRequest], context: Context
@@ -115,13 +140,17 @@ class GatewayServicer(GatewayServiceServicer):
     async def DeleteDocument(
         self, request: pb.DeleteDocumentRequest, context: Context
     ) -> pb.DeleteDocumentResponse:
+        mark = self._freshness.mark()
         deleted = await self._chain(context).unary(
             self._services.peer("retriever"),
             "DeleteDocument",
             self._services.retriever.DeleteDocument,
             retriever_pb.DeleteDocumentRequest(collection=request.collection, id=request.id),
         )
-        return pb.DeleteDocumentResponse(deleted_chunks=deleted.deleted_chunks)
+        self._freshness.note(request.collection, deleted.consistency_token, mark)
+        return pb.DeleteDocumentResponse(
+            deleted_chunks=deleted.deleted_chunks, consistency_token=deleted.consistency_token
+        )
 
     async def CreateCollection(
         self, request: pb.CreateCollectionRequest, context: Context
@@ -130,6 +159,7 @@ class GatewayServicer(GatewayServiceServicer):
         chain = self._chain(context)
         model = await self._catalog.embedder(chain, request.embedding_model)
         self._catalog.forget(request.name)
+        mark = self._freshness.mark()
         created = await chain.unary(
             self._services.peer("retriever"),
             "CreateCollection",
@@ -142,7 +172,10 @@ class GatewayServicer(GatewayServiceServicer):
                 description=request.description,
             ),
         )
-        return pb.CreateCollectionResponse(collection=created.collection)
+        self._freshness.note(request.name, created.consistency_token, mark)
+        return pb.CreateCollectionResponse(
+            collection=created.collection, consistency_token=created.consistency_token
+        )
 
     async def GetCollection(
         self, request: pb.GetCollectionRequest, context: Context
@@ -174,15 +207,37 @@ class GatewayServicer(GatewayServiceServicer):
         self, request: pb.DeleteCollectionRequest, context: Context
     ) -> pb.DeleteCollectionResponse:
         self._catalog.forget(request.name)
+        mark = self._freshness.mark()
         deleted = await self._chain(context).unary(
             self._services.peer("retriever"),
             "DeleteCollection",
             self._services.retriever.DeleteCollection,
             retriever_pb.DeleteCollectionRequest(name=request.name),
         )
-        return pb.DeleteCollectionResponse(deleted_documents=deleted.deleted_documents)
+        self._freshness.note(request.name, deleted.consistency_token, mark)
+        return pb.DeleteCollectionResponse(
+            deleted_documents=deleted.deleted_documents,
+            consistency_token=deleted.consistency_token,
+        )
 
     async def GetStatus(
         self, request: pb.GetStatusRequest, context: Context
     ) -> pb.GetStatusResponse:
         return await status_of(self._services, self._chain(context))
+
+    async def GetCacheStats(
+        self, request: pb.GetCacheStatsRequest, context: Context
+    ) -> pb.GetCacheStatsResponse:
+        return await self._caches.stats(self._chain(context), context)
+
+    async def ExplainCache(
+        self, request: pb.ExplainCacheRequest, context: Context
+    ) -> pb.ExplainCacheResponse:
+        validate.question(request.request, max_chars=self._max_question_chars)
+        return await self._caches.explain(self._chain(context), request.request)
+
+    async def PurgeCache(
+        self, request: pb.PurgeCacheRequest, context: Context
+    ) -> pb.PurgeCacheResponse:
+        validate.purge(request, max_chars=self._max_question_chars)
+        return await self._caches.purge(self._chain(context), request, context)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
+from quintet_servicekit.cache import CacheSettings
 from quintet_servicekit.settings import ChannelSettings, ServiceSettings
 
 MIB = 2**20
@@ -36,6 +37,18 @@ class Settings(ServiceSettings):
 
     channel: ChannelSettings = ChannelSettings()
     """How the services are reached, for instance `QUINTET_GATEWAY_CHANNEL__MAX_ATTEMPTS`."""
+
+    cache: CacheSettings = CacheSettings(ttl_seconds=86_400)
+    """Where answers are kept (L1) and for how long, for instance
+    `QUINTET_GATEWAY_CACHE__REDIS_URL`. A day: writes outdate an answer at once, so its
+    age alone says little. 64 MiB of memory hold some 8,000 answers."""
+    semantic: bool = False
+    """Whether requests that leave it to the server are served the answer to a near
+    question that means the same; docs/semantic-cache.md has the figures."""
+    semantic_threshold: float = Field(0.9, gt=0, le=1)
+    """Least cosine of two questions' vectors for that."""
+    semantic_questions: int = Field(20_000, ge=1, le=10_000_000)
+    """Most questions that can be found in that way, 2 KiB each."""
 
     ask_seconds: float = Field(30.0, gt=0, le=600)
     """Deadline of a question, and of every other unary call, whose caller gave none."""
@@ -82,7 +95,9 @@ class Settings(ServiceSettings):
     """Most documents of one ingest stream: their ids are remembered, 16 bytes each,
     to find one that is sent twice."""
 
-    models_seconds: float = Field(30.0, gt=0, le=3600)
-    """How long the generator's list of models is remembered."""
+    models_seconds: float = Field(5.0, gt=0, le=3600)
+    """How long the generator's list of models is remembered, and for how long again
+    while it is asked for anew: within twice this a generator's new model or template
+    is noticed, and answers of its predecessor are not served any more."""
     max_remembered_collections: int = Field(1_000, ge=1)
     """Collections whose embedding model is remembered; the least recently used goes."""

@@ -25,6 +25,24 @@ def question(request: pb.AskRequest, *, max_chars: int) -> None:
     checks.text("template", request.template, max_chars=MAX_NAME_CHARS, required=False)
     checks.number("max_tokens", request.max_tokens, least=0, most=MAX_ANSWER_TOKENS)
     checks.number("temperature", request.temperature, least=0, most=2)
+    if request.cache not in pb.CachePolicy.values():
+        checks.refuse("cache", "is not a value of CachePolicy")
+    checks.done()
+
+
+def purge(request: pb.PurgeCacheRequest, *, max_chars: int) -> None:
+    """Raise `ServiceError` for a purge that names nothing, or breaks bounds."""
+    checks = Checks()
+    subject = request.WhichOneof("subject")
+    if subject == "question":
+        question(request.question, max_chars=max_chars)
+    elif subject == "document":
+        checks.text("document.collection", request.document.collection, max_chars=MAX_NAME_CHARS)
+        checks.text("document.id", request.document.id, max_chars=512)
+    elif subject == "collection":
+        checks.text("collection", request.collection, max_chars=MAX_NAME_CHARS)
+    elif not request.everything:
+        checks.refuse("subject", "must be set")
     checks.done()
 
 

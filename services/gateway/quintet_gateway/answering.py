@@ -1,0 +1,118 @@
+"""Makes an answer from passages: pack, generate, cite."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+
+from quintet.gateway.v1 import gateway_service_pb2 as pb
+from quintet.generator.v1 import generator_service_pb2 as generator_pb
+from quintet.retriever.v1 import retriever_service_pb2 as retriever_pb
+from quintet.tokenizer.v1 import tokenizer_service_pb2 as tokenizer_pb
+from quintet_gateway.chain import Chain
+from quintet_gateway.citations import Citer
+from quintet_gateway.clients import Services
+from quintet_gateway.packing import pack
+from quintet_gateway.question import Question
+
+
+class Answerer:
+    """Answers questions whose passages have been found."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    async def events(
+        self, chain: Chain, question: Question, hits: Sequence[retriever_pb.Hit]
+    ) -> AsyncGenerator[pb.AskStreamResponse]:
+        """Yield the events of an answer from `hits`, of which there is at least one:
+        passages, then text and citations, then the end, which has what the generator
+        tells of itself.
+
+        Raises `ServiceError` as the tokenizer and the generator do.
+        """
+        hits = await self._fitting(chain, question, hits)
+        passages = [pb.Passage(number=i, hit=hit) for i, hit in enumerate(hits, start=1)]
+        yield pb.AskStreamResponse(passages_found=pb.PassagesFound(passages=passages))
+
+        citer = Citer([hit.text for hit in hits], question.limits.min_citation_support)
+        stub, peer = self._services.generator, self._services.peer("generator")
+        prompt = _prompt(question, hits)
+        async with aclosing(
+            chain.stream(peer, "GenerateStream", stub.GenerateStream, prompt)
+        ) as events:
+            async for event in events:
+                if event.HasField("text_delta"):
+                    yield pb.AskStreamResponse(text_delta=pb.TextDelta(text=event.text_delta.text))
+                    citations = citer.feed(event.text_delta.text)
+                elif event.HasField("citation"):
+                    citations = [event.citation]
+                    citer.model_cites()
+                else:
+                    citations = citer.finish()
+                    completed = event.completed
+                for citation in citations:
+                    yield pb.AskStreamResponse(citation=_citation(citation, hits))
+        chain.complete(completed)
+        usage = pb.Usage(
+            prompt_tokens=completed.usage.prompt_tokens,
+            completion_tokens=completed.usage.completion_tokens,
+            estimated=completed.usage.estimated,
+        )
+        yield pb.AskStreamResponse(
+            completed=pb.Completed(
+                model=completed.model,
+                model_revision=completed.revision,
+                prompt_revision=completed.prompt_revision,
+                finish_reason=completed.finish_reason,
+                usage=usage,
+            )
+        )
+
+    async def _fitting(
+        self, chain: Chain, question: Question, hits: Sequence[retriever_pb.Hit]
+    ) -> Sequence[retriever_pb.Hit]:
+        """Return the hits for which the prompt has room, best first."""
+        request, generator, limits = question.request, question.generator, question.limits
+        counted = await chain.unary(
+            self._services.peer("tokenizer"),
+            "Count",
+            self._services.tokenizer.Count,
+            tokenizer_pb.CountRequest(
+                model=generator.tokenizer, texts=[request.question, *(hit.text for hit in hits)]
+            ),
+        )
+        question_tokens, *passage_tokens = counted.counts
+        budget = limits.context_tokens
+        if generator.context_tokens:
+            answer_tokens = request.max_tokens or limits.default_answer_tokens
+            taken = limits.prompt_overhead_tokens + question_tokens + answer_tokens
+            budget = min(budget, generator.context_tokens - taken)
+        return [hits[i] for i in pack(passage_tokens, budget)]
+
+
+def _prompt(question: Question, hits: Sequence[retriever_pb.Hit]) -> generator_pb.GenerateRequest:
+    request = question.request
+    return generator_pb.GenerateRequest(
+        model=question.generator.name,
+        question=request.question,
+        passages=[generator_pb.Passage(title=hit.title, text=hit.text) for hit in hits],
+        template=request.template,
+        max_tokens=request.max_tokens,
+        temperature=request.temperature if request.HasField("temperature") else None,
+        seed=request.seed if request.HasField("seed") else None,
+        no_cache=request.cache == pb.CACHE_POLICY_NONE,
+    )
+
+
+def _citation(citation: generator_pb.Citation, hits: Sequence[retriever_pb.Hit]) -> pb.Citation:
+    hit = hits[citation.passage_index]
+    return pb.Citation(
+        passage=citation.passage_index + 1,
+        document_id=hit.document_id,
+        answer_start=citation.answer_start,
+        answer_end=citation.answer_end,
+        document_start=hit.start + citation.passage_start,
+        document_end=hit.start + citation.passage_end,
+        support=citation.support,
+    )

@@ -1,0 +1,133 @@
+"""A question with all that decides its answer, and the key of that answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from quintet.gateway.v1 import gateway_service_pb2 as pb
+from quintet.generator.v1 import generator_service_pb2 as generator_pb
+from quintet.retriever.v1 import retriever_service_pb2 as retriever_pb
+from quintet_gateway.catalog import Catalog, EmbeddingModel
+from quintet_gateway.chain import Chain
+from quintet_gateway.freshness import Freshness, Need
+from quintet_gateway.searching import Query
+from quintet_servicekit.cache import key_of
+
+METHOD_VERSION = 1
+"""Raise it when answers are made, packed or cited in another way, so that kept ones
+are not served any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class AskLimits:
+    """Bounds of a prompt; see the settings of the same names."""
+
+    default_passages: int
+    context_tokens: int
+    prompt_overhead_tokens: int
+    default_answer_tokens: int
+    min_citation_support: float
+
+
+@dataclass(frozen=True)
+class Question:
+    """A request, the models that will serve it, and how fresh it wants to be."""
+
+    request: pb.AskRequest
+    generator: generator_pb.Model
+    embedding: EmbeddingModel
+    need: Need
+    limits: AskLimits
+
+    @property
+    def collection(self) -> str:
+        """Name of the collection."""
+        return self.request.collection
+
+    def made_by(self, response: pb.AskResponse) -> bool:
+        """Whether an answer was made by the very model and templates that were to make
+        it; the service may have been given others since we last looked."""
+        made = (response.model, response.model_revision, response.prompt_revision)
+        model = self.generator
+        return made == (model.name, model.revision, model.prompt_revision)
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether the request leaves nothing to chance."""
+        return self.request.temperature == 0 or self.request.HasField("seed")
+
+    @property
+    def may_be_kept(self) -> bool:
+        """Whether an answer may be kept and a kept one be served."""
+        return self.deterministic and self.request.cache != pb.CACHE_POLICY_NONE
+
+    @cached_property
+    def key(self) -> str:
+        """Key of the answer: two requests with one key have one answer."""
+        return key_of(self.scope, self.request.question)
+
+    @cached_property
+    def scope(self) -> str:
+        """Key of all that decides the answer but the question's words."""
+        request, limits = self.request, self.limits
+        return key_of(
+            METHOD_VERSION,
+            request.collection,
+            self.embedding.name,
+            self.embedding.revision,
+            self.generator.name,
+            self.generator.revision,
+            self.generator.prompt_revision,
+            request.template,
+            self.passages,
+            request.filter.SerializeToString(deterministic=True)
+            if request.HasField("filter")
+            else "",
+            request.mode or retriever_pb.SEARCH_MODE_HYBRID,
+            request.max_tokens,
+            f"{request.temperature} {request.seed if request.HasField('seed') else ''}",
+            f"{limits.context_tokens} {limits.prompt_overhead_tokens}"
+            f" {limits.default_answer_tokens} {limits.min_citation_support}",
+        )
+
+    @property
+    def passages(self) -> int:
+        """Most passages to answer from."""
+        return self.request.passages or self.limits.default_passages
+
+    def query(self, consistency: retriever_pb.Consistency) -> Query:
+        """Return the search for the question's passages."""
+        request = self.request
+        return Query(
+            collection=request.collection,
+            text=request.question,
+            k=self.passages,
+            mode=request.mode or retriever_pb.SEARCH_MODE_HYBRID,
+            filter=request.filter if request.HasField("filter") else None,
+            consistency=consistency,
+        )
+
+
+class Questions:
+    """Makes questions of requests."""
+
+    def __init__(self, catalog: Catalog, freshness: Freshness, limits: AskLimits) -> None:
+        self._catalog = catalog
+        self._freshness = freshness
+        self._limits = limits
+
+    async def of(self, chain: Chain, request: pb.AskRequest) -> Question:
+        """Return the question that a request asks.
+
+        Raises `ServiceError` MODEL_NOT_FOUND, COLLECTION_NOT_FOUND, or INVALID_FIELD
+        for a consistency token that is none.
+        """
+        need = self._freshness.need(request.collection, request.consistency)
+        return Question(
+            request=request,
+            generator=await self._catalog.generator(request.model),
+            embedding=await self._catalog.embedding_model(chain, request.collection),
+            need=need,
+            limits=self._limits,
+        )
