@@ -15,16 +15,7 @@ from support.stack import TestStack
 @asynccontextmanager
 async def second_gateway(stack: TestStack) -> AsyncIterator[str]:
     """Yield the address of a gateway with the services, and the Redis, of `stack`."""
-    environment = dict(os.environ)
-    for name in ("tokenizer", "embedder", "retriever", "generator"):
-        environment[f"QUINTET_GATEWAY_{name.upper()}_ADDRESS"] = stack.endpoints[name]["grpc"]
-    environment["QUINTET_GATEWAY_CACHE__REDIS_URL"] = redis_url(stack)
-    service = Service(
-        "gateway",
-        environment,
-        log_file=stack.state_dir / f"second-gateway-{os.getpid()}.log",
-        settings=LocalSettings(),
-    )
+    service = gateway_beside(stack)
     try:
         child = await service.start()
         try:
@@ -33,6 +24,20 @@ async def second_gateway(stack: TestStack) -> AsyncIterator[str]:
             await service.stop(child)
     finally:
         service.close()
+
+
+def gateway_beside(stack: TestStack) -> Service:
+    """Return a gateway with the services, and the Redis, of `stack`; to be closed."""
+    environment = dict(os.environ)
+    for name in ("tokenizer", "embedder", "retriever", "generator"):
+        environment[f"QUINTET_GATEWAY_{name.upper()}_ADDRESS"] = stack.endpoints[name]["grpc"]
+    environment["QUINTET_GATEWAY_CACHE__REDIS_URL"] = redis_url(stack)
+    return Service(
+        "gateway",
+        environment,
+        log_file=stack.state_dir / f"second-gateway-{os.getpid()}.log",
+        settings=LocalSettings(),
+    )
 
 
 def redis_url(stack: TestStack) -> str:

@@ -1,0 +1,1 @@
+"""Real processes under real faults, and what must hold all the same."""

@@ -1,0 +1,275 @@
+"""No cache ever lies: writers, deleters and readers at once, while processes are killed.
+
+`run` drives real processes with operations that a seed decides, and raises `LieError` at the
+first answer that breaks an invariant (`invariants`). What it returns tells what was done,
+so that whoever asked can see that every way to be served was taken often enough.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import count
+
+from support.stack import TestStack
+
+from chaos.documents import TOPICS, Question, questions
+from chaos.faults import Faults, plan
+from chaos.journal import Journal, LieError, UnexcusedError
+from chaos.ledger import Ledger
+from chaos.readers import Reader, vectors_of
+from chaos.replicas import RETRIEVER, Replicas, replicas_of
+from chaos.writers import Scribe
+from quintet_servicekit.epochs import LEASE_SECONDS
+
+READERS = 6
+WRITERS = 3
+_READS = 0.75
+"""Part of the operations that are reads."""
+_AT_ONCE = 4
+"""Equal questions that are asked at once."""
+_SETTLING_SECONDS = 60.0
+
+_NEEDED = {
+    "hit, memory": 0.05,
+    "hit, redis": 0.002,
+    "revalidated": 0.02,
+    "shared": 0.005,
+    "miss": 0.05,
+    "stale": 0.0005,
+    "nothing": 0.01,
+    "gone": 0.0005,
+    "known state unchanged": 0.002,
+}
+"""Least part of all operations that must be answered in each way: a run in which one of
+them is missing proves nothing about it."""
+_MOST_FAILURES = 0.25
+"""Most calls that may fail, as a part of all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What was required of a run and what was found."""
+
+    name: str
+    found: float
+    required: str
+    passed: bool
+
+
+@dataclass(frozen=True)
+class _Scene:
+    replicas: Replicas
+    journal: Journal
+    questions: Sequence[Question]
+    vectors: dict[str, bytes]
+    seed: int
+    think: float
+    """Mean time between two operations of all together, in seconds."""
+
+    def rng(self, who: str) -> random.Random:
+        return random.Random(f"{self.seed} {who}")
+
+    def reader(self, rng: random.Random) -> Reader:
+        return Reader(self.replicas, self.journal, self.vectors, rng)
+
+    def question(self, rng: random.Random) -> Question:
+        """Return a question; the first are asked often, so that answers are found kept."""
+        weights = [1 / (place + 1) for place in range(len(self.questions))]
+        return rng.choices(self.questions, weights)[0]
+
+    async def pause(self, rng: random.Random, tasks: int, part: float) -> None:
+        """Wait so that so many tasks together do that part of the operations."""
+        await asyncio.sleep(rng.expovariate(part / (self.think * tasks)))
+
+
+async def run(
+    stack: TestStack,
+    operations: int,
+    seed: int,
+    seconds: float,
+    watch: Callable[[Journal], None] = lambda _: None,
+) -> Journal:
+    """Do so many operations in about so many seconds and return what happened.
+
+    `watch` is called twice a second. Raises `LieError` and `UnexcusedError`.
+    """
+    injected = Faults(plan(operations, random.Random(f"{seed} faults")))
+    journal = Journal(operations, seed, injected)
+    async with replicas_of(stack) as replicas:
+        asked = questions(TOPICS)
+        scene = _Scene(
+            replicas, journal, asked, await vectors_of(replicas, asked), seed, seconds / operations
+        )
+        watching = asyncio.create_task(_watch(journal, watch))
+        try:
+            async with asyncio.timeout(4 * seconds + 2 * _SETTLING_SECONDS):
+                await _play(scene, injected)
+        except* (LieError, UnexcusedError) as errors:
+            # The first one; the others may be its consequences.
+            raise _leaves(errors)[0] from None
+        finally:
+            watching.cancel()
+    return journal
+
+
+async def _play(scene: _Scene, injected: Faults) -> None:
+    rng, suffix = scene.rng("start"), secrets.token_hex(4)
+    markers = (f"mark{number:06d}" for number in count())
+
+    def scribe(ledger: Ledger, rng: random.Random) -> Scribe:
+        return Scribe(scene.replicas, scene.journal, ledger, markers, rng)
+
+    steady = [Ledger(f"chaos-{name}-{suffix}") for name in ("atlas", "boreas")]
+    fleeting = Ledger(f"chaos-fleeting-{suffix}")
+    names = sorted(scene.replicas.gateways)
+    for ledger in (*steady, fleeting):
+        await scribe(ledger, rng).create_collection(rng.choice(names))
+    owned = [(ledger, topic, letter) for ledger in steady for topic in TOPICS for letter in "ab"]
+    rng.shuffle(owned)
+    async with asyncio.TaskGroup() as group:
+        for number in range(WRITERS):
+            its = scene.rng(f"writer {number}")
+            scribes = {ledger: scribe(ledger, its) for ledger in steady}
+            documents = [
+                _Owned(scribes[ledger], f"{topic}-{letter}", topic)
+                for ledger, topic, letter in owned[number::WRITERS]
+            ]
+            group.create_task(_write(scene, documents, its, group))
+        its = scene.rng("owner")
+        group.create_task(_own(scene, scribe(fleeting, its), its))
+        for number in range(READERS):
+            group.create_task(_read(scene, [*steady, fleeting], scene.rng(f"reader {number}")))
+        group.create_task(injected.inject(scene.replicas, scene.journal.reached))
+    for ledger in (*steady, fleeting):
+        scene.journal.judge(ledger)
+
+
+@dataclass(eq=False)
+class _Owned:
+    """A document that one writer writes; `settled` is False while nobody knows its state."""
+
+    scribe: Scribe
+    id: str
+    topic: str
+    there: bool = False
+    settled: bool = True
+
+
+async def _write(
+    scene: _Scene, documents: Sequence[_Owned], rng: random.Random, group: asyncio.TaskGroup
+) -> None:
+    reader = scene.reader(rng)
+    new = iter(documents)
+    while not scene.journal.is_over:
+        await scene.pause(rng, WRITERS + 1, 1 - _READS)
+        it = next(new, None) or rng.choice(documents)
+        if it.settled:
+            await _write_one(scene, it, reader, rng, group)
+
+
+async def _write_one(
+    scene: _Scene, it: _Owned, reader: Reader, rng: random.Random, group: asyncio.TaskGroup | None
+) -> None:
+    """Write or delete a document, and mostly ask about it at once. Without a group the
+    outcome of a failed write is waited for."""
+    gateways = sorted(scene.replicas.gateways)
+    if rng.random() < 0.04:
+        await it.scribe.purge(rng.choice(gateways))
+        return
+    deletes = it.there and rng.random() < 0.45
+    by = rng.choice([*gateways, RETRIEVER] if deletes else gateways)
+    if deletes:
+        write, token = await it.scribe.delete(it.id, by)
+    else:
+        write, token = await it.scribe.put(it.id, it.topic, by)
+    it.there = write.version is not None
+    if token is None:
+        it.settled = False
+
+        async def settle() -> None:
+            await it.scribe.settle(write)
+            it.there = (write.version is not None) == write.happened
+            it.settled = True
+
+        if group is None:
+            await settle()
+        else:
+            group.create_task(settle())
+    elif rng.random() < 0.6:
+        about = [each for each in scene.questions if each.topic in (None, it.topic)]
+        await reader.read_after_write(it.scribe.ledger, rng.choice(about), by, token)
+
+
+async def _own(scene: _Scene, scribe: Scribe, rng: random.Random) -> None:
+    """Write a collection whose only writer this is, and now and then make it anew."""
+    reader = scene.reader(rng)
+    gateways = sorted(scene.replicas.gateways)
+
+    def documents() -> list[_Owned]:
+        return [_Owned(scribe, f"{topic}-{letter}", topic) for topic in TOPICS for letter in "ab"]
+
+    owned = documents()
+    while not scene.journal.is_over:
+        await scene.pause(rng, WRITERS + 1, 1 - _READS)
+        if rng.random() < 0.08:
+            await scribe.delete_collection(rng.choice(gateways))
+            await scene.pause(rng, WRITERS + 1, 1 - _READS)
+            await scribe.create_collection(rng.choice(gateways))
+            owned = documents()
+        else:
+            await _write_one(scene, rng.choice(owned), reader, rng, None)
+
+
+async def _read(scene: _Scene, ledgers: Sequence[Ledger], rng: random.Random) -> None:
+    reader = scene.reader(rng)
+    while not scene.journal.is_over:
+        await scene.pause(rng, READERS, _READS)
+        (ledger,) = rng.choices(ledgers, (5, 3, 2))
+        question = scene.question(rng)
+        if rng.random() < 0.05:
+            await reader.read_at_once(ledger, question, _AT_ONCE)
+        else:
+            await reader.read(ledger, question)
+
+
+async def _watch(journal: Journal, watch: Callable[[Journal], None]) -> None:
+    while True:
+        watch(journal)
+        await asyncio.sleep(0.5)
+
+
+def _leaves(group: BaseExceptionGroup[Exception]) -> list[Exception]:
+    found: list[Exception] = []
+    for error in group.exceptions:
+        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return found
+
+
+def checks(journal: Journal) -> list[Check]:
+    """Return what is required of a run that found no lie, and how much of it there was."""
+    done = journal.operations
+    found = [Check("answers judged, none of them wrong", journal.judged, "", True)]
+    for consistency, number in sorted(journal.reads.items()):
+        found.append(Check(f"answers at {consistency}", number, "", True))
+    ways: Counter[str] = Counter()
+    for outcome, number in journal.outcomes.items():
+        for way in _NEEDED:
+            ways[way] += number if outcome.endswith(way) or f" {way}" in outcome else 0
+    for way, part in _NEEDED.items():
+        least = max(1, int(part * done))
+        found.append(Check(f"answers: {way}", ways[way], f">= {least}", ways[way] >= least))
+    failures, most = sum(journal.failures.values()), int(_MOST_FAILURES * done)
+    found.append(Check("calls that faults let fail", failures, f"<= {most}", failures <= most))
+    lag = max(journal.lags, default=0.0)
+    found.append(Check("answers without the newest write", len(journal.lags), "", True))
+    found.append(
+        Check("longest such lag, s", round(lag, 3), f"<= {LEASE_SECONDS}", lag <= LEASE_SECONDS)
+    )
+    kinds = Counter(str(fault) for fault, _, _ in journal.faults.happened)
+    found += [Check(f"faults: {kind}", number, "", True) for kind, number in sorted(kinds.items())]
+    return found
