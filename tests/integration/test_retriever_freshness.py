@@ -221,12 +221,13 @@ async def test_a_hit_that_was_touched_is_searched_anew(stub: Stub, name: str, mo
     await write(stub, name, *spread(30))
     query = QUERIES[mode]
     state = (await search(stub, name, **query)).state
-    for change in (
+    changes: list[Callable[[], Awaitable[Epoch]]] = [
         lambda: write(stub, name, spread(30)[0]),
         lambda: delete(stub, name, "0"),
         lambda: invalidate(stub, name, "1"),
         lambda: invalidate(stub, name),
-    ):
+    ]
+    for change in changes:
         await change()
         response = await search(stub, name, known_state=state, **query)
         assert not response.unchanged and len(response.hits) == 5

@@ -22,6 +22,7 @@ from support.retriever import (
     packed,
     retriever_on,
     settings_for,
+    tables,
     upsert,
 )
 
@@ -120,14 +121,15 @@ async def test_it_starts_without_postgresql_and_survives_its_restart(tmp_path: P
 
 @contextmanager
 def locked(url: str, statement: str) -> Iterator[None]:
-    """Hold the locks of a statement while the context lasts."""
+    """Hold the locks of a statement, on the tables of the only collection, while the
+    context lasts."""
     with psycopg.connect(url) as connection:
-        connection.execute(statement.encode())
+        connection.execute(statement.format(**tables(url)).encode())
         yield
         connection.rollback()
 
 
-LOCK_CHUNKS = "LOCK TABLE retriever.chunk_1 IN ACCESS EXCLUSIVE MODE"
+LOCK_CHUNKS = "LOCK TABLE {chunk} IN ACCESS EXCLUSIVE MODE"
 
 
 async def test_idle_connections_that_were_closed_are_replaced_unnoticed(
@@ -177,7 +179,7 @@ async def test_a_writer_who_waits_too_long_for_another_can_repeat(database_url: 
     async with retriever_on(database_url, lock_timeout_seconds=0.3) as stub:
         await create(stub, "c")
         await upsert(stub, "c", document("d"))
-        with locked(database_url, "UPDATE retriever.document_1 SET version = version"):
+        with locked(database_url, "UPDATE {document} SET version = version"):
             error = await failure(upsert(stub, "c", document("d")))
         assert error.reason is Reason.CONFLICT
         assert error.code is grpc.StatusCode.ABORTED

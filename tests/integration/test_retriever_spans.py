@@ -11,7 +11,7 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
-from support.retriever import create, document, failure, packed, retriever_on, upsert
+from support.retriever import create, document, failure, packed, retriever_on, tables, upsert
 
 from quintet.retriever.v1 import retriever_service_pb2 as pb
 from quintet_servicekit import telemetry
@@ -106,7 +106,8 @@ async def test_a_statement_that_fails_marks_its_span_without_the_drivers_words(
     async with retriever_on(database_url, statement_timeout_seconds=0.3) as stub:
         await create(stub, "c")
         with psycopg.connect(database_url) as connection:
-            connection.execute("LOCK TABLE retriever.document_1 IN ACCESS EXCLUSIVE MODE")
+            lock = "LOCK TABLE {document} IN ACCESS EXCLUSIVE MODE".format(**tables(database_url))
+            connection.execute(lock.encode())
             exporter.clear()
             await failure(upsert(stub, "c", document("d")))
     (span,) = database_spans(exporter)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import grpc
 import numpy as np
+import psycopg
 import pytest
 from numpy.typing import ArrayLike
 from pydantic import SecretStr
@@ -84,6 +85,13 @@ async def upsert(
     """Write documents and return what became of them."""
     request = pb.UpsertDocumentsRequest(collection=collection, documents=documents)
     return list((await stub.UpsertDocuments(request)).documents)
+
+
+def tables(database_url: str) -> dict[str, str]:
+    """Return the names of the tables of the only collection, by "document" and "chunk"."""
+    with psycopg.connect(database_url) as connection:
+        ((identifier,),) = connection.execute("SELECT id FROM retriever.collection").fetchall()
+    return {kind: f"retriever.{kind}_{identifier}" for kind in ("document", "chunk")}
 
 
 async def failure(call: Awaitable[object]) -> ServiceError:

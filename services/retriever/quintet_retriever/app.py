@@ -7,6 +7,7 @@ import random
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
+import grpc
 import psycopg
 
 from quintet.retriever.v1 import retriever_service_pb2 as pb
@@ -16,14 +17,16 @@ from quintet_retriever.database import Database
 from quintet_retriever.engine import Engine
 from quintet_retriever.migrator import migrate
 from quintet_retriever.relay import Relay
+from quintet_retriever.result_codec import CODEC, SCHEMA
 from quintet_retriever.search_store import PostgresSearch
-from quintet_retriever.searching import Searcher
+from quintet_retriever.searching import TIER, Searcher
 from quintet_retriever.servicer import RetrieverServicer
 from quintet_retriever.settings import Settings
 from quintet_retriever.store import PostgresStore
-from quintet_servicekit import telemetry
-from quintet_servicekit.cache import open_remote
-from quintet_servicekit.epochs import EpochNews
+from quintet_servicekit import cache_service, telemetry
+from quintet_servicekit.cache import Cache, open_remote
+from quintet_servicekit.cache_service import register_cache_service
+from quintet_servicekit.epochs import EpochNews, open_watch
 from quintet_servicekit.server import Application
 
 SERVICE = pb.DESCRIPTOR.services_by_name["RetrieverService"].full_name
@@ -34,13 +37,23 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
     """Open the retriever; it becomes ready once PostgreSQL answers and is migrated."""
     async with AsyncExitStack() as stack:
         remote = await stack.enter_async_context(open_remote(settings.cache))
+        watch = await stack.enter_async_context(open_watch(remote))
         database = Database(settings)
         stack.push_async_callback(database.close)
+        results = Cache(TIER, CODEC, settings.cache, remote, schema=SCHEMA)
+        stack.push_async_callback(results.aclose)
         news = None if remote is None else EpochNews(remote)
-        searcher = Searcher(PostgresSearch(database, settings), settings.candidates)
-        engine = Engine(PostgresStore(database, settings), searcher, Announcer(news, database))
+        engine = Engine(
+            PostgresStore(database, settings),
+            Searcher(PostgresSearch(database, settings), results, watch, settings.candidates),
+            Announcer(news, database),
+        )
         servicer = RetrieverServicer(engine, settings)
         relay = Relay(settings, news)
+
+        def register(server: grpc.aio.Server) -> None:
+            pb_grpc.add_RetrieverServiceServicer_to_server(servicer, server)
+            register_cache_service(server, [results], remote)
 
         async def warm_up() -> None:
             await _migrate_when_possible(settings)
@@ -50,11 +63,10 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
 
         yield Application(
             service=SERVICE,
-            register=lambda server: pb_grpc.add_RetrieverServiceServicer_to_server(
-                servicer, server
-            ),
+            register=register,
             warm_up=warm_up,
             check=database.ping,
+            more_services=(cache_service.SERVICE,),
         )
 
 

@@ -25,6 +25,7 @@ from quintet_retriever.models import (
     WrittenDocument,
 )
 from quintet_retriever.searching import Searcher
+from quintet_servicekit.cache.use import CacheUse
 from quintet_servicekit.consistency import Epoch
 from quintet_servicekit.errors import Reason, ServiceError
 
@@ -204,8 +205,11 @@ class Engine:
         await self._news.announce(collection, raised)
         return raised
 
-    async def search(self, collection: str, request: SearchRequest) -> SearchResult:
-        """Return at most `request.k` hits, best first, or that they are unchanged.
+    async def search(
+        self, collection: str, request: SearchRequest
+    ) -> tuple[SearchResult, CacheUse]:
+        """Return at most `request.k` hits, best first, or that they are unchanged; and
+        what the cache did.
 
         Raises COLLECTION_NOT_FOUND and what `Searcher.search` raises.
         """

@@ -1,7 +1,14 @@
-"""Answers a search: checks the query, and searches unless earlier hits still stand."""
+"""Answers a search: from the cache if that is fresh enough, else from the database, which is
+also asked whether the hits that a caller has still stand.
+
+What a search finds depends on the request and on the collection's epoch, so that a
+cached result is never wrong for the epoch in its key. It is served when that epoch is
+the collection's present one, which is known from the news (`EpochWatch`) or not at all.
+"""
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from typing import Protocol
 
@@ -17,8 +24,13 @@ from quintet_retriever.models import (
     Verdict,
 )
 from quintet_retriever.search_state import decode_state, encode_state, request_digest
+from quintet_servicekit.cache import Cache, Computed, key_of
+from quintet_servicekit.cache.use import CacheUse, note_use, use_of
 from quintet_servicekit.consistency import Epoch
+from quintet_servicekit.epochs import EpochWatch
 from quintet_servicekit.errors import Reason, ServiceError, Violation
+
+TIER = "l3"
 
 
 class SearchStore(Protocol):
@@ -35,38 +47,97 @@ class SearchStore(Protocol):
 class Searcher:
     """Searches of the collections of one store; `candidates` is the service's setting."""
 
-    def __init__(self, store: SearchStore, candidates: int) -> None:
+    def __init__(
+        self, store: SearchStore, cache: Cache[SearchResult], watch: EpochWatch, candidates: int
+    ) -> None:
         self._store = store
+        self._cache = cache
+        self._watch = watch
         self._candidates = candidates
 
-    async def search(self, name: str, key: CollectionKey, request: SearchRequest) -> SearchResult:
-        """Return the result of the request to the collection of that name and key.
+    async def search(
+        self, name: str, key: CollectionKey, request: SearchRequest
+    ) -> tuple[SearchResult, CacheUse]:
+        """Return the result of the request to the collection of that name and key, and
+        what the cache did.
 
         Raises MODEL_MISMATCH, DIMENSION_MISMATCH or INVALID_FIELD: a vector that is zero or
         not finite, or a consistency token of a write that the database does not have.
         """
-        query = _query(name, key, request)
-        digest = request_digest(request, self._candidates)
-        result = await self._unchanged(
-            key, query, decode_state(request.known_state, digest), digest
-        )
-        if result is None:
-            found = await self._store.search(key, query)
-            result = SearchResult(found.hits, found.state.epoch, encode_state(found.state, digest))
+        search = _Search(self, name, key, request)
+        if request.known_state:
+            result, use = await search.compared(), CacheUse(TIER, "bypass")
+        elif request.fully_consistent:
+            result, use = await search.run(), CacheUse(TIER, "bypass")
+        else:
+            result, use = await search.kept()
         if request.at_least is not None:
             _check_has(result.epoch, request.at_least)
+        use = replace(use, epoch=result.epoch.number)
+        note_use(use)
+        return result, use
+
+
+class _Search:
+    """One request, checked."""
+
+    def __init__(
+        self, searcher: Searcher, name: str, key: CollectionKey, request: SearchRequest
+    ) -> None:
+        self._store = searcher._store
+        self._cache = searcher._cache
+        self._watch = searcher._watch
+        self._name = name
+        self._key = key
+        self._request = request
+        self._query = _query(name, key, request)
+        self._digest = request_digest(request, searcher._candidates)
+
+    async def kept(self) -> tuple[SearchResult, CacheUse]:
+        """Return the cached result if the collection's epoch is known and late enough."""
+        epoch = self._watch.known(self._name)
+        least = self._request.at_least
+        # Another collection of the name was known, or the news of this write is on its way.
+        if epoch is None or epoch.collection != self._key.id or (least and epoch < least):
+            return await self.run(), CacheUse(TIER, "miss")
+
+        async def load() -> Computed[SearchResult]:
+            # What it finds may be of a later epoch: `run` keeps it, under that one's key.
+            return Computed(await self.run(), store=False)
+
+        found = await self._cache.get_or_load(
+            self._cache_key(epoch), load, allow_stale=False, across_replicas=False
+        )
+        return found.value, use_of(TIER, [found])
+
+    async def compared(self) -> SearchResult:
+        """Return that the hits of the request's state are unchanged, or the present ones."""
+        known = decode_state(self._request.known_state, self._digest)
+        if known is None or known.epoch.collection != self._key.id:
+            return await self.run()
+        mark = self._watch.mark()
+        verdict = await self._store.judge(self._key, self._query, known)
+        self._watch.note(self._name, verdict.epoch, mark)
+        if not verdict.unchanged:
+            return await self.run()
+        state = encode_state(replace(known, epoch=verdict.epoch), self._digest)
+        return SearchResult((), verdict.epoch, state, unchanged=True)
+
+    async def run(self) -> SearchResult:
+        """Search the database, and keep the result where epochs are known at all."""
+        mark = self._watch.mark()
+        began = time.perf_counter()
+        found = await self._store.search(self._key, self._query)
+        epoch = found.state.epoch
+        result = SearchResult(found.hits, epoch, encode_state(found.state, self._digest))
+        if mark is not None:
+            cost = time.perf_counter() - began
+            self._watch.note(self._name, epoch, mark)
+            self._cache.put(self._cache_key(epoch), result, cost_seconds=cost)
         return result
 
-    async def _unchanged(
-        self, key: CollectionKey, query: SearchQuery, known: SearchState | None, digest: bytes
-    ) -> SearchResult | None:
-        if known is None or known.epoch.collection != key.id:
-            return None
-        verdict = await self._store.judge(key, query, known)
-        if not verdict.unchanged:
-            return None
-        state = encode_state(replace(known, epoch=verdict.epoch), digest)
-        return SearchResult((), verdict.epoch, state, unchanged=True)
+    def _cache_key(self, epoch: Epoch) -> str:
+        return key_of(epoch.collection, epoch.number, self._digest)
 
 
 def _query(name: str, key: CollectionKey, request: SearchRequest) -> SearchQuery:

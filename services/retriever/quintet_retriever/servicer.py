@@ -13,6 +13,7 @@ from quintet_retriever.engine import Engine
 from quintet_retriever.filter_parsing import parse_filter
 from quintet_retriever.pages import key_of_token, page_token
 from quintet_retriever.settings import Settings
+from quintet_servicekit.cache_service import use_message
 from quintet_servicekit.consistency import encode_token
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -125,13 +126,14 @@ class RetrieverServicer(pb_grpc.RetrieverServiceServicer):
     async def Search(self, request: pb.SearchRequest, context: Context) -> pb.SearchResponse:
         """See the contract."""
         search = requests.search_request(request)
-        result = await self._engine.search(request.collection, search)
+        result, use = await self._engine.search(request.collection, search)
         return pb.SearchResponse(
             hits=map(responses.hit_message, result.hits),
             mode=responses.MODES[search.mode],
             state=result.state,
             unchanged=result.unchanged,
             consistency_token=encode_token(request.collection, result.epoch),
+            cache=use_message(use),
         )
 
     async def InvalidateCollection(
