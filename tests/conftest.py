@@ -1,3 +1,3 @@
 """Registers the fixtures that the tests share; see `support/`."""
 
-pytest_plugins = ["support.postgres", "support.stack", "support.valkey"]
+pytest_plugins = ["support.command_line", "support.postgres", "support.stack", "support.valkey"]

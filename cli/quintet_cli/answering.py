@@ -34,6 +34,12 @@ async def answer(
                 whole.finish_reason = event.completed.finish_reason
                 whole.usage.CopyFrom(event.completed.usage)
                 whole.trail.CopyFrom(event.completed.trail)
+                if event.completed.HasField("cache"):
+                    whole.cache.CopyFrom(event.completed.cache)
+                whole.consistency_token = event.completed.consistency_token
+                whole.model_revision = event.completed.model_revision
+                whole.prompt_revision = event.completed.prompt_revision
+                whole.degradations.extend(event.completed.degradations)
         on_event(event)
     if not completed:
         raise CliError("the answer ended before it was complete", advice="ask again")

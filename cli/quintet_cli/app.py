@@ -7,12 +7,29 @@ neither gRPC nor the contracts.
 from __future__ import annotations
 
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from quintet_cli.arguments import (
+    DEFAULT_COLLECTION,
+    After,
+    Asked,
+    CacheChoice,
+    CacheOption,
+    Collection,
+    DocumentId,
+    Filters,
+    Fresh,
+    Mode,
+    Model,
+    ModeOption,
+    Passages,
+    Question,
+    Waterfall,
+    Yes,
+)
 from quintet_cli.errors import CliError
 from quintet_cli.options import command
 from quintet_cli.settings import Settings
@@ -24,35 +41,10 @@ app = typer.Typer(
 )
 documents = typer.Typer(help="List a collection's documents; show or delete one.")
 collections = typer.Typer(help="List the collections; delete one.")
+cache = typer.Typer(help="Tell how the caches are used, explain or drop what they keep.")
 app.add_typer(documents, name="documents")
 app.add_typer(collections, name="collections")
-
-
-class Mode(StrEnum):
-    """How passages are found."""
-
-    DENSE = "dense"
-    LEXICAL = "lexical"
-    HYBRID = "hybrid"
-
-
-DEFAULT_COLLECTION = "default"
-
-Collection = Annotated[str, typer.Option("--collection", "-c", help="Name of the collection.")]
-Filters = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--filter",
-        metavar="KEY=VALUE",
-        help="Only documents whose metadata match; can be given again. Numbers, true and "
-        'false are taken as such; put "double quotes" around a text that looks like one.',
-    ),
-]
-ModeOption = Annotated[
-    Mode, typer.Option(help="By meaning, by words, or by both fused.", case_sensitive=False)
-]
-Waterfall = Annotated[bool, typer.Option("--waterfall", help="Draw what each hop took.")]
-DocumentId = Annotated[str, typer.Argument(metavar="ID", help="Identifier of the document.")]
+app.add_typer(cache, name="cache")
 
 
 @command(app, group=True)
@@ -98,14 +90,15 @@ def ingest(
 @command(app)
 def ask(
     settings: Settings,
-    question: Annotated[str, typer.Argument(help="The question.")],
+    question: Question,
     collection: Collection = DEFAULT_COLLECTION,
-    passages: Annotated[
-        int, typer.Option(min=0, max=50, help="Most passages to answer from; 0: the gateway's 5.")
-    ] = 0,
-    model: Annotated[str, typer.Option(help="Generator's model; see `quintet status`.")] = "",
+    passages: Passages = 0,
+    model: Model = "",
     filters: Filters = None,
     mode: ModeOption = Mode.HYBRID,
+    cache: CacheOption = CacheChoice.DEFAULT,
+    fresh: Fresh = False,
+    after: After = None,
     waterfall: Waterfall = False,
     trace: Annotated[
         Path | None,
@@ -115,17 +108,18 @@ def ask(
     """Answer a question from a collection, with the sources."""
     from quintet_cli.commands import ask as command_ask
 
-    command_ask.run(
-        settings,
-        question,
+    asked = Asked(
+        question=question,
         collection=collection,
         passages=passages,
         model=model,
-        conditions=filters or [],
+        conditions=filters or (),
         mode=mode,
-        waterfall=waterfall,
-        trace_file=trace,
+        cache=cache,
+        fresh=fresh,
+        after=after,
     )
+    command_ask.run(settings, asked, waterfall=waterfall, trace_file=trace)
 
 
 @command(app)
@@ -136,6 +130,8 @@ def search(
     k: Annotated[int, typer.Option("-k", min=1, max=200, help="Most hits.")] = 10,
     filters: Filters = None,
     mode: ModeOption = Mode.HYBRID,
+    fresh: Fresh = False,
+    after: After = None,
     waterfall: Waterfall = False,
 ) -> None:
     """Find passages without answering."""
@@ -148,6 +144,8 @@ def search(
         k=k,
         conditions=filters or [],
         mode=mode,
+        fresh=fresh,
+        after=after,
         waterfall=waterfall,
     )
 
@@ -194,12 +192,113 @@ def list_collections(settings: Settings) -> None:
 def delete_collection(
     settings: Settings,
     name: Annotated[str, typer.Argument(help="Name of the collection.")],
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
+    yes: Yes = False,
 ) -> None:
     """Delete a collection with all its documents."""
     from quintet_cli.commands import collections as command_collections
 
     command_collections.delete(settings, name, sure=yes)
+
+
+@command(cache, group=True)
+def cache_root(settings: Settings) -> None:
+    """Tell how the caches are used, explain or drop what they keep."""
+    raise CliError("no command is given", advice="see: quintet cache --help", usage=True)
+
+
+@command(cache, "stats")
+def cache_stats(settings: Settings) -> None:
+    """Tell how each service's caches are used."""
+    from quintet_cli.commands import cache as command_cache
+
+    command_cache.stats(settings)
+
+
+@command(cache, "explain")
+def cache_explain(
+    settings: Settings,
+    question: Question,
+    collection: Collection = DEFAULT_COLLECTION,
+    passages: Passages = 0,
+    model: Model = "",
+    filters: Filters = None,
+    mode: ModeOption = Mode.HYBRID,
+    cache: CacheOption = CacheChoice.DEFAULT,
+    fresh: Fresh = False,
+    after: After = None,
+) -> None:
+    """Tell whether a question would get a kept answer, and why; nothing is asked."""
+    from quintet_cli.commands import cache as command_cache
+
+    asked = Asked(
+        question=question,
+        collection=collection,
+        passages=passages,
+        model=model,
+        conditions=filters or (),
+        mode=mode,
+        cache=cache,
+        fresh=fresh,
+        after=after,
+    )
+    command_cache.explain(settings, asked)
+
+
+@command(cache, "purge")
+def cache_purge(
+    settings: Settings,
+    question: Annotated[
+        str,
+        typer.Option(
+            metavar="QUESTION", help="The answer to this question, asked with the same options."
+        ),
+    ] = "",
+    document: Annotated[
+        str, typer.Option(metavar="ID", help="All that rests on this document.")
+    ] = "",
+    collection_all: Annotated[
+        bool, typer.Option("--collection-all", help="All that rests on the collection.")
+    ] = False,
+    everything: Annotated[
+        bool, typer.Option("--everything", help="All caches of all services.")
+    ] = False,
+    collection: Annotated[
+        str | None,
+        typer.Option(
+            "--collection", "-c", help=f"Name of the collection. Default: {DEFAULT_COLLECTION}"
+        ),
+    ] = None,
+    passages: Passages = 0,
+    model: Model = "",
+    filters: Filters = None,
+    mode: ModeOption = Mode.HYBRID,
+    yes: Yes = False,
+) -> None:
+    """Drop what is kept of a question, a document or a collection, or everything."""
+    from quintet_cli.commands import purge as command_purge
+
+    if everything and collection is not None:
+        raise CliError(
+            "--everything is of every collection",
+            advice="for one of them: --collection-all -c NAME",
+            usage=True,
+        )
+    asked = Asked(
+        question=question,
+        collection=DEFAULT_COLLECTION if collection is None else collection,
+        passages=passages,
+        model=model,
+        conditions=filters or (),
+        mode=mode,
+    )
+    command_purge.run(
+        settings,
+        asked,
+        document=document,
+        collection_all=collection_all,
+        everything=everything,
+        sure=yes,
+    )
 
 
 @command(app)

@@ -93,6 +93,7 @@ _ADVICE = {
         "or bring in documents with: quintet ingest PATH"
     ),
     "OVERLOADED": "try again in a moment",
+    "CIRCUIT_OPEN": "it failed again and again; try again in a moment, or see quintet status",
     "NOT_READY": "it is starting or stopping: see quintet status",
     "DEADLINE_EXCEEDED": "give it longer with --timeout SECONDS",
     "UNIMPLEMENTED": "the gateway and this command are of different versions",
@@ -112,6 +113,8 @@ def _from_service(error: ServiceError) -> CliError:
         advice = _UNREACHABLE if away == "gateway" else "see which service is away: quintet status"
     elif reason == "INTERNAL" and "trace_id" in error.metadata:
         advice = f"its cause is in the services' log, under trace {error.metadata['trace_id']}"
+    elif any(violation.field.startswith("consistency") for violation in error.violations):
+        advice = "take the token that a write to this very collection told, or give --fresh"
     message = error.message
     if len(error.violations) > 1:
         message = "; ".join(f"{v.field} {v.description}" for v in error.violations)

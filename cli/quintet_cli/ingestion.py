@@ -16,6 +16,7 @@ from quintet.gateway.v1.gateway_service_pb2 import (
 )
 from quintet_cli import files
 from quintet_cli.connection import Gateway
+from quintet_cli.consistency import Newest
 from quintet_cli.files import Document, Rejected, Source
 
 WINDOW_DOCUMENTS = 16
@@ -49,6 +50,7 @@ class Result:
     version: int = 0
     chunks: int = 0
     tokens: int = 0
+    consistency_token: str = ""
     reason: str = ""
     message: str = ""
 
@@ -86,17 +88,19 @@ class Ingestion:
         self, gateway: Gateway, collection: str, on_result: Callable[[Result], None]
     ) -> None:
         self._gateway = gateway
-        self._collection = collection
+        self.collection = collection
         self._on_result = on_result
         self._in_flight: dict[int, tuple[str, int]] = {}
         self._room = asyncio.Event()
         self.summary = Summary()
+        self.newest = Newest(collection)
+        """Of what was acknowledged; see `Newest`."""
 
     async def run(self, items: Iterable[Item]) -> Summary:
         """Send `items`, reading files as the stream drains; return the summary.
 
         Raises `ServiceError` when the stream itself fails; what was acknowledged
-        until then is in `summary`.
+        until then is in `summary` and `newest`.
         """
         requests = self._requests(items)
         stub = self._gateway.stub
@@ -138,10 +142,11 @@ class Ingestion:
     def _request(self, document: Document) -> IngestRequest:
         message = DocumentMessage(id=document.id, title=document.title, content=document.content)
         message.metadata.update(document.metadata)
-        return IngestRequest(collection=self._collection, document=message)
+        return IngestRequest(collection=self.collection, document=message)
 
     def _tell(self, result: Result) -> None:
         self.summary.add(result)
+        self.newest.add(result.consistency_token)
         self._on_result(result)
 
 
@@ -157,6 +162,7 @@ def _result(name: str, response: IngestResponse) -> Result:
         version=done.version,
         chunks=done.chunks,
         tokens=done.tokens,
+        consistency_token=done.consistency_token,
     )
 
 

@@ -10,6 +10,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from quintet.gateway.v1.gateway_service_pb2 import (
+    AnswerCache,
     AskResponse,
     AskStreamResponse,
     Citation,
@@ -18,14 +19,16 @@ from quintet.gateway.v1.gateway_service_pb2 import (
     Trail,
 )
 from quintet.retriever.v1.retriever_service_pb2 import Hit
+from quintet_cli import cache_use
 from quintet_cli.answering import quoted
-from quintet_cli.terminal import seconds, shown, table
+from quintet_cli.terminal import one_line, seconds, shown, table
 from quintet_cli.wrapping import Wrapped
 
 QUOTE_CHARACTERS = 300
 """Most characters of a quotation: about three lines of a terminal."""
 BAR_COLUMNS = 32
-"""Width of the waterfall's bars."""
+"""Width of the waterfall's bars, where the terminal has room for it."""
+LEAST_BAR_COLUMNS = 8
 
 
 class AnswerPrinter:
@@ -109,7 +112,7 @@ def _place(citation: Citation, passage: Passage | None) -> Text:
 
 def excerpt(text: str, most: int = QUOTE_CHARACTERS) -> str:
     """Return a text as one line of at most `most` characters, cut at a word."""
-    line = " ".join(shown(text).split())
+    line = one_line(text)
     if len(line) <= most:
         return line
     cut = line[: most - 1]
@@ -117,12 +120,28 @@ def excerpt(text: str, most: int = QUOTE_CHARACTERS) -> str:
 
 
 def footer(out: Console, response: AskResponse, took: float) -> None:
-    """Print what made an answer and how long it took, on one line; `took` in seconds."""
-    usage = response.usage
-    tokens = f"{usage.prompt_tokens} prompt + {usage.completion_tokens} answer tokens"
+    """Print where an answer came from, if it was kept, and what made it in how long;
+    `took` in seconds."""
+    if origin := cache_use.origin(response.cache):
+        out.print(origin)
+    if other := cache_use.other_question(response.cache):
+        out.print(f"answer to: {other}", style="yellow")
     trace = response.trail.trace_id
-    parts = [response.model, tokens, seconds(took), f"trace {trace}" if trace else ""]
+    parts = [
+        response.model,
+        cache_use.tokens(response.usage),
+        seconds(took),
+        f"trace {trace}" if trace else "",
+    ]
     out.print(" · ".join(part for part in parts if part), style="dim")
+
+
+def token(out: Console, collection: str, consistency_token: str) -> None:
+    """Print a write's consistency token and how to use it; nothing for none."""
+    if consistency_token:
+        command = f"quintet ask … -c {collection} --after {consistency_token}"
+        # Never wrapped, so that it can be copied whole.
+        out.print(f"to ask from this write on: {command}", style="dim", soft_wrap=True)
 
 
 def hits(out: Console, found: Sequence[Hit]) -> None:
@@ -150,29 +169,44 @@ def _made_of(hit: Hit) -> str:
     return f" ({', '.join(parts)})" if parts else ""
 
 
-def waterfall(out: Console, trail: Trail) -> None:
-    """Print each hop's start and duration, with bars over the request's time."""
-    rows = table("hop", "model", ">start", ">took", "")
+def waterfall(out: Console, trail: Trail, cache: AnswerCache | None = None) -> None:
+    """Print each hop's start and duration, with bars over the request's time, and what
+    its cache did; for an answer without hops, why there are none by its `cache`."""
     total = _seconds_of(trail.total) or max((_end(hop) for hop in trail.hops), default=0.0)
-    for hop in trail.hops:
-        began, took = _seconds_of(hop.start), _seconds_of(hop.duration)
-        rows.add_row(
-            f"{hop.service}.{hop.method}",
-            hop.model,
-            seconds(began),
-            seconds(took),
-            _bar(hop, total),
-        )
-    rows.add_row("whole request", "", "", seconds(total), "", style="bold")
+    cells = [_cells(hop) for hop in trail.hops]
+    cells.append(("whole request", "", "", seconds(total), ""))
+    rows = table("hop", "model", ">start", ">took", "", "cache")
+    for column in rows.columns:
+        # The model's name gives way: it stands below the answer too.
+        column.no_wrap = column.header != "model"
+    taken = sum(max(map(len, column)) for column in zip(*cells, strict=True)) + 2 * len(
+        rows.columns
+    )
+    width = max(LEAST_BAR_COLUMNS, min(BAR_COLUMNS, out.width - taken))
+    for hop, (*left, cache_words) in zip(trail.hops, cells, strict=False):
+        rows.add_row(*left, _bar(hop, total, width), cache_words)
+    rows.add_row(*cells[-1][:-1], style="bold")
     out.print(rows)
+    if cache is not None and not trail.hops:
+        out.print(cache_use.why_no_hops(cache), style="dim")
 
 
-def _bar(hop: Hop, total: float) -> Text:
+def _cells(hop: Hop) -> tuple[str, str, str, str, str]:
+    return (
+        f"{hop.service}.{hop.method}",
+        hop.model,
+        seconds(_seconds_of(hop.start)),
+        seconds(_seconds_of(hop.duration)),
+        cache_use.hop(hop.cache),
+    )
+
+
+def _bar(hop: Hop, total: float, width: int) -> Text:
     """Return a hop's bar: its wait for the first message light, the rest heavy."""
-    scale = BAR_COLUMNS / total if total else 0.0
+    scale = width / total if total else 0.0
     began, took = _seconds_of(hop.start), _seconds_of(hop.duration)
-    left = min(BAR_COLUMNS - 1, int(began * scale))
-    length = max(1, min(BAR_COLUMNS - left, round(took * scale)))
+    left = min(width - 1, int(began * scale))
+    length = max(1, min(width - left, round(took * scale)))
     waited = 0
     if hop.HasField("first_message"):
         waited = min(length - 1, round(_seconds_of(hop.first_message) * scale))

@@ -66,6 +66,17 @@ def seconds(value: float) -> str:
     return f"{value * 1000:.0f} ms" if value < 0.9995 else f"{value:.2f} s"
 
 
+def age(value: float) -> str:
+    """Return how long something has been there as people read it: "12 s", "3 min",
+    "5 h" or "2 days", rounded down; `value` in seconds."""
+    if value < 1:
+        return "less than 1 s"
+    for unit, length in (("days", 86_400), ("h", 3_600), ("min", 60)):
+        if value >= length * (2 if unit == "days" else 1):
+            return f"{int(value // length)} {unit}"
+    return f"{int(value)} s"
+
+
 def day(moment: Timestamp) -> str:
     """Return a moment as UTC text to the second."""
     return moment.ToDatetime().strftime("%Y-%m-%d %H:%M:%SZ")
@@ -78,3 +89,8 @@ def shown(text: str) -> str:
     """Return text without control characters: what others wrote must not steer
     this terminal."""
     return _UNSEEN.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r\n", "\n"))
+
+
+def one_line(text: str) -> str:
+    """Return text as `shown` does, with each stretch of white space as one space."""
+    return " ".join(shown(text).split())

@@ -3,76 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pytest
 from google.protobuf import duration_pb2, timestamp_pb2
 from google.protobuf.struct_pb2 import Struct
-from support.recorded_gateway import RecordedGateway, created, recorded_gateway
+from support.command_line import Quintet
+from support.recorded_gateway import RecordedGateway, created
 
+from quintet.cache.v1 import cache_service_pb2 as cache_pb
 from quintet.gateway.v1 import gateway_service_pb2 as pb
 from quintet.retriever.v1 import retriever_service_pb2 as retriever
-from quintet_cli.__main__ import main
+from quintet_servicekit.consistency import Epoch, encode_token
 from quintet_servicekit.errors import Reason, ServiceError, Violation
 
 TRACE_ID = "0123456789abcdef0123456789abcdef"
-
-
-@dataclass(frozen=True)
-class Ran:
-    """How a command ended and what it printed."""
-
-    status: int
-    out: str
-    err: str
-
-    @property
-    def lines(self) -> list[dict[str, Any]]:
-        """Standard output as JSON lines."""
-        return [json.loads(line) for line in self.out.splitlines()]
-
-    @property
-    def error(self) -> dict[str, Any]:
-        """The one JSON error on standard error."""
-        [line] = self.err.splitlines()
-        error: dict[str, Any] = json.loads(line)["error"]
-        return error
-
-
-class Quintet(Protocol):
-    """Runs the command line."""
-
-    def __call__(self, *arguments: str) -> Ran: ...
-
-
-@pytest.fixture
-def gateway() -> Iterator[RecordedGateway]:
-    with recorded_gateway() as gateway:
-        yield gateway
-
-
-@pytest.fixture
-def quintet(
-    gateway: RecordedGateway,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> Quintet:
-    """The command line in an empty folder, told of the gateway by the environment."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("QUINTET_STATE_DIR", raising=False)
-    monkeypatch.delenv("QUINTET_TIMEOUT", raising=False)
-    monkeypatch.setenv("QUINTET_ADDRESS", gateway.address)
-
-    def run(*arguments: str) -> Ran:
-        status = main(arguments)
-        printed = capsys.readouterr()
-        return Ran(status, printed.out, printed.err)
-
-    return run
 
 
 def _metadata(**values: Any) -> Struct:
@@ -94,7 +40,9 @@ def _hit(document_id: str, text: str, start: int) -> retriever.Hit:
 
 
 def _duration(milliseconds: int) -> duration_pb2.Duration:
-    return duration_pb2.Duration(nanos=milliseconds * 1_000_000)
+    duration = duration_pb2.Duration()
+    duration.FromMilliseconds(milliseconds)
+    return duration
 
 
 TRAIL = pb.Trail(
@@ -141,6 +89,34 @@ ANSWER = [
 ]  # fmt: skip
 
 
+KEPT = pb.AnswerCache(
+    use=cache_pb.CacheUse(
+        tier="l1-semantic",
+        outcome=cache_pb.CACHE_OUTCOME_HIT,
+        store=cache_pb.CACHE_STORE_MEMORY,
+        age=duration_pb2.Duration(seconds=200),
+        saved=_duration(2_310),
+    ),
+    question="Why\n not?",
+    similarity=0.97,
+    saved=pb.Usage(prompt_tokens=200, completion_tokens=9),
+)
+
+
+def _kept(cache: pb.AnswerCache) -> list[pb.AskStreamResponse]:
+    """The events of an answer that was kept: no hops, no tokens."""
+    completed = pb.Completed(
+        model="extractive",
+        trail=pb.Trail(total=_duration(1), trace_id=TRACE_ID),
+        usage=pb.Usage(),
+        cache=cache,
+        consistency_token="token",
+        model_revision="m1",
+        prompt_revision="p1",
+    )
+    return [*ANSWER[:-1], pb.AskStreamResponse(completed=completed)]
+
+
 class TestAsk:
     def test_an_answer_is_marked_and_followed_by_its_sources(
         self, quintet: Quintet, gateway: RecordedGateway
@@ -174,6 +150,57 @@ class TestAsk:
         [deadline] = gateway.deadlines
         assert deadline is not None
         assert 5 < deadline < 8
+
+    @pytest.mark.parametrize(
+        ("option", "policy"),
+        [
+            ("default", pb.CACHE_POLICY_UNSPECIFIED),
+            ("none", pb.CACHE_POLICY_NONE),
+            ("exact", pb.CACHE_POLICY_EXACT),
+            ("semantic", pb.CACHE_POLICY_SEMANTIC),
+        ],
+    )
+    def test_which_kept_answers_will_do_reaches_the_gateway(
+        self, quintet: Quintet, gateway: RecordedGateway, option: str, policy: int
+    ) -> None:
+        gateway.replies["AskStream"] = list(ANSWER)
+        assert quintet("ask", "why", "--cache", option).status == 0
+        [request] = gateway.asked("AskStream")
+        assert request.cache == policy
+        assert not request.HasField("consistency")
+
+    def test_how_fresh_the_answer_must_be_reaches_the_gateway(
+        self, quintet: Quintet, gateway: RecordedGateway
+    ) -> None:
+        gateway.replies["AskStream"] = list(ANSWER)
+        quintet("ask", "why", "--fresh")
+        quintet("ask", "why", "--after", "token")
+        fresh, after = gateway.asked("AskStream")
+        assert fresh.consistency.fully_consistent
+        assert after.consistency.at_least_as_fresh == "token"
+
+    def test_a_kept_answer_is_told_as_such_and_without_hops_why_there_are_none(
+        self, quintet: Quintet, gateway: RecordedGateway
+    ) -> None:
+        gateway.replies["AskStream"] = _kept(KEPT)
+        lines = quintet("ask", "why", "--waterfall").out.splitlines()
+        assert "kept 3 min ago, still holds · saved 2.31 s and 209 tokens" in lines
+        assert "answer to: Why not? (similarity 0.97)" in lines
+        assert any(line.startswith("extractive · no tokens · ") for line in lines)
+        why = "no hops: the answer was kept (l1-semantic, memory), so no service was asked"
+        assert lines[-1] == why
+
+    def test_json_tells_the_cache_the_token_and_the_revisions(
+        self, quintet: Quintet, gateway: RecordedGateway
+    ) -> None:
+        gateway.replies["AskStream"] = _kept(KEPT)
+        [answer] = quintet("ask", "why", "--json").lines
+        assert answer["cache"]["use"]["outcome"] == "CACHE_OUTCOME_HIT"
+        assert answer["cache"]["use"]["age"] == "200s"
+        assert answer["cache"]["saved"]["prompt_tokens"] == 200
+        assert answer["consistency_token"] == "token"
+        assert (answer["model_revision"], answer["prompt_revision"]) == ("m1", "p1")
+        assert answer["usage"]["estimated"] is False
 
     def test_json_is_one_object_in_the_form_of_the_contract(
         self, quintet: Quintet, gateway: RecordedGateway
@@ -248,6 +275,7 @@ ERRORS = [
     (ServiceError(Reason.MODEL_NOT_FOUND, "no model"), "quintet status"),
     (ServiceError(Reason.DEADLINE_EXCEEDED, "too late"), "--timeout SECONDS"),
     (ServiceError(Reason.OVERLOADED, "full"), "try again"),
+    (ServiceError(Reason.CIRCUIT_OPEN, "not called"), "quintet status"),
     (ServiceError(Reason.NOT_READY, "starting"), "quintet status"),
     (
         ServiceError(Reason.INTERNAL, "internal error", metadata={"trace_id": TRACE_ID}),
@@ -290,6 +318,16 @@ class TestErrors:
         )
         ran = quintet("search", "")
         assert "query must not be empty; k is too large [INVALID_FIELD]" in ran.err
+
+    def test_a_token_of_another_collection_is_told_with_where_to_find_the_right_one(
+        self, quintet: Quintet, gateway: RecordedGateway
+    ) -> None:
+        field = "consistency.at_least_as_fresh"
+        gateway.replies["Search"] = ServiceError(
+            Reason.INVALID_FIELD, "no such", violations=[Violation(field, "is of another")]
+        )
+        ran = quintet("search", "x", "--after", "token")
+        assert "take the token that a write to this very collection told" in ran.err
 
     def test_a_gateway_that_is_away_asks_whether_the_stack_runs(self, quintet: Quintet) -> None:
         ran = quintet("search", "x", "--address", "127.0.0.1:1")
@@ -353,6 +391,19 @@ class TestErrors:
             ("trace", "xyz"),
             ("documents", "-c", "mine", "delete", "a"),
             ("collections", "delete", "mine"),
+            ("ask", "why", "--fresh", "--after", "token"),
+            ("ask", "why", "--after", ""),
+            ("ask", "why", "--cache", "sometimes"),
+            ("search", "x", "--fresh", "--after", "token"),
+            ("cache",),
+            ("cache", "-c", "mine", "stats"),
+            ("cache", "explain"),
+            ("cache", "purge"),
+            ("cache", "purge", "--question", "why", "--document", "a"),
+            ("cache", "purge", "--document", "a", "--passages", "3"),
+            ("cache", "purge", "--collection-all"),
+            ("cache", "purge", "--everything"),
+            ("cache", "purge", "--everything", "-c", "mine", "--yes"),
         ],
         ids=" ".join,
     )
@@ -395,6 +446,17 @@ class TestSearch:
         [request] = gateway.asked("Search")
         assert (request.collection, request.k) == ("default", 3)
         assert request.mode == retriever.SEARCH_MODE_DENSE
+
+    def test_how_fresh_the_hits_must_be_reaches_the_gateway(
+        self, quintet: Quintet, gateway: RecordedGateway
+    ) -> None:
+        gateway.replies["Search"] = pb.SearchResponse(consistency_token="now")
+        quintet("search", "text", "--fresh")
+        [found] = quintet("search", "text", "--after", "token", "--json").lines
+        fresh, after = gateway.asked("Search")
+        assert fresh.consistency.fully_consistent
+        assert after.consistency.at_least_as_fresh == "token"
+        assert found["consistency_token"] == "now"
 
     def test_json_has_the_hits(self, quintet: Quintet, gateway: RecordedGateway) -> None:
         gateway.replies["Search"] = pb.SearchResponse(hits=[_hit("a.md", "text", 5)])
@@ -464,7 +526,19 @@ class TestDocuments:
         assert ran.out == "deleted a.md, 4 chunks\n"
         [request] = gateway.asked("DeleteDocument")
         assert (request.collection, request.id) == ("books", "a.md")
-        assert quintet("documents", "delete", "a.md", "--json").lines == [{"deleted_chunks": 4}]
+
+    def test_a_deletion_tells_its_token_and_what_it_is_good_for(
+        self, quintet: Quintet, gateway: RecordedGateway
+    ) -> None:
+        gateway.replies["DeleteDocument"] = pb.DeleteDocumentResponse(
+            deleted_chunks=4, consistency_token="after"
+        )
+        ran = quintet("documents", "delete", "a.md", "-c", "books")
+        told = "to ask from this write on: quintet ask … -c books --after after"
+        assert ran.out.splitlines()[1] == told
+        assert quintet("documents", "delete", "a.md", "--json").lines == [
+            {"deleted_chunks": 4, "consistency_token": "after"}
+        ]
 
     def test_one_that_is_not_there_ends_with_1(
         self, quintet: Quintet, gateway: RecordedGateway
@@ -497,12 +571,14 @@ class TestCollections:
         assert "quintet ingest PATH" in quintet("collections").out
 
     def test_one_is_deleted_after_a_yes(self, quintet: Quintet, gateway: RecordedGateway) -> None:
-        gateway.replies["DeleteCollection"] = pb.DeleteCollectionResponse(deleted_documents=79)
+        gateway.replies["DeleteCollection"] = pb.DeleteCollectionResponse(
+            deleted_documents=79, consistency_token="gone"
+        )
         assert quintet("collections", "delete", "a", "--yes").out == "deleted a, 79 documents\n"
         [request] = gateway.asked("DeleteCollection")
         assert request.name == "a"
         ran = quintet("collections", "delete", "a", "--yes", "--json")
-        assert ran.lines == [{"deleted_documents": "79"}]
+        assert ran.lines == [{"deleted_documents": "79", "consistency_token": "gone"}]
 
 
 class TestStatus:
@@ -604,8 +680,27 @@ class TestIngest:
         assert summary.pop("seconds") >= 0
         assert summary == {
             **{"event": "summary", "documents": 3, "created": 1, "replaced": 1, "unchanged": 1},
-            **{"failed": 0, "chunks": 3, "tokens": 9},
+            **{"failed": 0, "chunks": 3, "tokens": 9, "consistency_token": ""},
         }
+
+    def test_the_newest_token_of_all_is_told_in_whatever_order_they_come(
+        self, quintet: Quintet, gateway: RecordedGateway
+    ) -> None:
+        tokens = [encode_token("books", Epoch(7, number)) for number in (4, 6, 5)]
+
+        def acknowledge(index: int, request: pb.IngestRequest) -> pb.IngestResponse:
+            response = created(index, request)
+            response.ingested.consistency_token = tokens[index]
+            return response
+
+        gateway.acknowledge = acknowledge
+        for name in "abc":
+            Path(f"{name}.md").write_text("text")
+        *documents, summary = quintet("ingest", ".", "-c", "books", "--json").lines
+        assert [line["consistency_token"] for line in documents] == tokens
+        assert summary["consistency_token"] == tokens[1]
+        told = f"to ask from this write on: quintet ask … -c books --after {tokens[1]}"
+        assert quintet("ingest", ".", "-c", "books").out.splitlines()[-1] == told
 
     def test_each_failure_is_named_and_the_others_are_brought_in(
         self, quintet: Quintet, gateway: RecordedGateway

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from support.recorded_gateway import RecordedGateway, created, recorded_gateway
 
+from quintet.cache.v1 import cache_service_pb2 as cache_pb
 from quintet.gateway.v1 import gateway_service_pb2 as pb
 from quintet.retriever.v1 import retriever_service_pb2 as retriever
 
@@ -121,8 +122,11 @@ def test_a_reader_that_leaves_ends_the_command_quietly(
     assert process.wait(timeout=20) == 1
 
 
-def _in_a_terminal(arguments: list[str], environment: dict[str, str], cwd: Path) -> tuple[int, str]:
-    """Run the command on a terminal of 80 columns; return its status and the bytes shown."""
+def _in_a_terminal(
+    arguments: list[str], environment: dict[str, str], cwd: Path, typed: bytes = b""
+) -> tuple[int, str]:
+    """Run the command on a terminal of 80 columns where `typed` was typed; return its
+    status and the text shown."""
     child, descriptor = pty.fork()
     if child == 0:
         os.chdir(cwd)
@@ -131,6 +135,7 @@ def _in_a_terminal(arguments: list[str], environment: dict[str, str], cwd: Path)
             [*COMMAND, *arguments],
             environment | {"TERM": "xterm-256color", "COLUMNS": "80"},
         )
+    os.write(descriptor, typed)
     shown = b""
     while True:
         try:
@@ -182,3 +187,37 @@ def test_a_collection_is_deleted_only_after_a_yes_in_a_terminal(
     assert process.returncode == 2
     assert "give --yes" in process.stderr
     assert gateway.requests == []
+
+
+@pytest.mark.parametrize("subject", ["--collection-all", "--everything"])
+def test_a_no_in_a_terminal_keeps_what_the_caches_keep(
+    gateway: RecordedGateway, tmp_path: Path, subject: str
+) -> None:
+    arguments = ["cache", "purge", subject]
+    status, shown = _in_a_terminal(arguments, _environment(gateway), tmp_path, b"n\n")
+    assert status == 1
+    assert "Answers are slow until it is made anew. [y/N]" in " ".join(shown.split())
+    assert gateway.requests == []
+
+
+def test_a_yes_in_a_terminal_empties_the_caches(gateway: RecordedGateway, tmp_path: Path) -> None:
+    gateway.replies["PurgeCache"] = pb.PurgeCacheResponse(dropped=5)
+    arguments = ["cache", "purge", "--everything"]
+    status, shown = _in_a_terminal(arguments, _environment(gateway), tmp_path, b"y\n")
+    assert status == 0
+    assert shown.endswith("dropped 5 results\r\n")
+    [request] = gateway.asked("PurgeCache")
+    assert request.everything
+
+
+def test_an_answer_that_may_be_out_of_date_is_told_in_yellow(
+    gateway: RecordedGateway, tmp_path: Path
+) -> None:
+    use = cache_pb.CacheUse(tier="l1", outcome=cache_pb.CACHE_OUTCOME_STALE)
+    completed = pb.Completed(cache=pb.AnswerCache(use=use, possibly_stale=True))
+    gateway.replies["AskStream"] = [
+        pb.AskStreamResponse(text_delta=pb.TextDelta(text="It was so.")),
+        pb.AskStreamResponse(completed=completed),
+    ]
+    _, shown = _in_a_terminal(["ask", "why"], _environment(gateway), tmp_path)
+    assert "\x1b[1;33mPOSSIBLY OUT OF DATE\x1b[0m" in shown

@@ -98,6 +98,7 @@ def _unary_method(name: str) -> Any:
 for _name in (
     *("Ask", "Search", "GetDocument", "ListDocuments", "DeleteDocument"),
     *("CreateCollection", "GetCollection", "ListCollections", "DeleteCollection", "GetStatus"),
+    *("GetCacheStats", "ExplainCache", "PurgeCache"),
 ):
     setattr(RecordedGateway, _name, _unary_method(_name))
 

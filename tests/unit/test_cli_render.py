@@ -6,7 +6,9 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from rich.console import Console
 
+from quintet.cache.v1.cache_service_pb2 import CacheOutcome, CacheUse
 from quintet.gateway.v1.gateway_service_pb2 import (
+    AnswerCache,
     AskResponse,
     AskStreamResponse,
     Citation,
@@ -14,14 +16,15 @@ from quintet.gateway.v1.gateway_service_pb2 import (
     Passage,
     TextDelta,
     Trail,
+    Usage,
 )
 from quintet.retriever.v1.retriever_service_pb2 import Hit
 from quintet_cli import render
 
 
-def _console() -> tuple[io.StringIO, Console]:
+def _console(width: int = 200) -> tuple[io.StringIO, Console]:
     stream = io.StringIO()
-    return stream, Console(file=stream, width=200)
+    return stream, Console(file=stream, width=width)
 
 
 def _milliseconds(value: int) -> Duration:
@@ -64,6 +67,56 @@ def test_a_hop_that_outlasts_the_request_stays_within_the_width() -> None:
 
 def test_a_trail_without_hops_is_told() -> None:
     assert _bars(total=0) == []
+
+
+def test_each_hops_cache_is_told_beside_its_bar() -> None:
+    hit = CacheUse(tier="l3", outcome=CacheOutcome.CACHE_OUTCOME_HIT, lookups=1, hits=1)
+    trail = Trail(
+        hops=[
+            Hop(service="embedder", method="Embed", duration=_milliseconds(1)),
+            Hop(service="retriever", method="Search", duration=_milliseconds(1), cache=hit),
+        ],
+        total=_milliseconds(2),
+    )
+    stream, out = _console()
+    render.waterfall(out, trail)
+    head, embed, search, _ = (line.split() for line in stream.getvalue().splitlines())
+    assert head == ["hop", "model", "start", "took", "cache"]
+    assert set(embed[-1]) == {"━"}
+    assert search[-3:] == ["l3", "hit", "1/1"]
+
+
+def test_in_a_narrow_terminal_bars_and_models_give_way_to_hops_and_caches() -> None:
+    use = CacheUse(tier="l2", outcome=CacheOutcome.CACHE_OUTCOME_REVALIDATED, lookups=1)
+    hop = Hop(service="generator", method="GenerateStream", model="a-long-name", cache=use)
+    stream, out = _console(80)
+    render.waterfall(out, Trail(hops=[hop], total=_milliseconds(2)))
+    _, line, _ = stream.getvalue().splitlines()
+    assert line.startswith("generator.GenerateStream")
+    assert line.rstrip().endswith("l2 revalidated 0/1")
+
+
+@pytest.mark.parametrize(
+    ("outcome", "why"),
+    [
+        (CacheOutcome.CACHE_OUTCOME_HIT, "the answer was kept (l1), so no service was asked"),
+        (CacheOutcome.CACHE_OUTCOME_SHARED, "the trail of the caller whose answer was shared"),
+        (CacheOutcome.CACHE_OUTCOME_MISS, "the gateway tells none"),
+    ],
+)
+def test_an_answer_without_hops_tells_why(outcome: CacheOutcome.ValueType, why: str) -> None:
+    stream, out = _console()
+    cache = AnswerCache(use=CacheUse(tier="l1", outcome=outcome))
+    render.waterfall(out, Trail(total=_milliseconds(1)), cache)
+    assert stream.getvalue().splitlines()[-1].endswith(why)
+
+
+def test_the_footer_of_an_answer_of_its_own_is_one_line() -> None:
+    stream, out = _console()
+    usage = Usage(prompt_tokens=200, completion_tokens=9, estimated=True)
+    miss = AnswerCache(use=CacheUse(tier="l1", outcome=CacheOutcome.CACHE_OUTCOME_MISS))
+    render.footer(out, AskResponse(model="m", usage=usage, cache=miss), 1.5)
+    assert stream.getvalue() == "m · about 200 prompt + 9 answer tokens · 1.50 s\n"
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from quintet_cli.terminal import seconds, shown
+from quintet_cli.terminal import age, seconds, shown
 
 
 def test_control_characters_of_others_are_not_shown() -> None:
@@ -16,3 +16,20 @@ def test_control_characters_of_others_are_not_shown() -> None:
 )
 def test_durations_are_told_in_fitting_units(value: float, told: str) -> None:
     assert seconds(value) == told
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        (-0.5, "less than 1 s"),
+        (0.9, "less than 1 s"),
+        (59.9, "59 s"),
+        (60, "1 min"),
+        (3_599, "59 min"),
+        (3_600, "1 h"),
+        (47 * 3_600, "47 h"),
+        (49 * 3_600, "2 days"),
+    ],
+)
+def test_ages_are_told_in_their_largest_whole_unit(value: float, told: str) -> None:
+    assert age(value) == told

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -13,10 +12,12 @@ from quintet.gateway.v1.gateway_service_pb2 import (
     AskRequest,
     AskResponse,
     AskStreamResponse,
+    CachePolicy,
 )
 from quintet.retriever.v1.retriever_service_pb2 import SearchMode
-from quintet_cli import filters, render
+from quintet_cli import consistency, filters, render
 from quintet_cli.answering import answer
+from quintet_cli.arguments import Asked
 from quintet_cli.commands import trace
 from quintet_cli.connection import Gateway, connected
 from quintet_cli.live import Waiting
@@ -24,28 +25,27 @@ from quintet_cli.settings import Settings
 from quintet_cli.terminal import as_json, console, print_json
 
 
-def run(
-    settings: Settings,
-    question: str,
-    *,
-    collection: str,
-    passages: int,
-    model: str,
-    conditions: Sequence[str],
-    mode: str,
-    waterfall: bool,
-    trace_file: Path | None,
-) -> None:
+def run(settings: Settings, asked: Asked, *, waterfall: bool, trace_file: Path | None) -> None:
     """Ask, print, and write the trace where `trace_file` names a file."""
-    request = AskRequest(
-        collection=collection,
-        question=question,
-        passages=passages,
-        filter=filters.parsed(conditions),
-        mode=mode_of(mode),
-        model=model,
+    asyncio.run(_run(settings, request_of(asked), waterfall, trace_file))
+
+
+def request_of(asked: Asked) -> AskRequest:
+    """Return a question in the contract's form.
+
+    Raises `CliError` (usage) for a filter that is none and for two consistencies.
+    """
+    policy = "UNSPECIFIED" if asked.cache == "default" else asked.cache.upper()
+    return AskRequest(
+        collection=asked.collection,
+        question=asked.question,
+        passages=asked.passages,
+        filter=filters.parsed(asked.conditions),
+        mode=mode_of(asked.mode),
+        model=asked.model,
+        consistency=consistency.required(fresh=asked.fresh, after=asked.after),
+        cache=CachePolicy.Value(f"CACHE_POLICY_{policy}"),
     )
-    asyncio.run(_run(settings, request, waterfall, trace_file))
 
 
 def mode_of(name: str) -> SearchMode.ValueType:
@@ -65,7 +65,7 @@ async def _run(
             response = await printed(gateway, request, out)
             if waterfall:
                 out.print()
-                render.waterfall(out, response.trail)
+                render.waterfall(out, response.trail, response.cache)
     if trace_file is not None:
         written = await trace.write(settings.state_dir, response.trail.trace_id, trace_file)
         if not settings.json:

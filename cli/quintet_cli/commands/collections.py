@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 
 import typer
 
@@ -12,8 +11,8 @@ from quintet.gateway.v1.gateway_service_pb2 import (
     GetCollectionRequest,
     ListCollectionsRequest,
 )
+from quintet_cli import confirmation
 from quintet_cli.connection import connected
-from quintet_cli.errors import CliError
 from quintet_cli.settings import Settings
 from quintet_cli.terminal import as_json, console, day, print_json, shown, table
 
@@ -53,10 +52,8 @@ async def _list_all(settings: Settings) -> None:
 
 def delete(settings: Settings, name: str, *, sure: bool) -> None:
     """Delete a collection with all its documents, after asking unless `sure`."""
-    if not sure and (settings.json or not sys.stdin.isatty()):
-        raise CliError(
-            f"deleting {name} with its documents needs a yes", advice="give --yes", usage=True
-        )
+    if not sure:
+        confirmation.need_somebody(settings, f"deleting {name} with its documents")
     asyncio.run(_delete(settings, name, sure))
 
 

@@ -108,7 +108,7 @@ class _Demo:
                 self._head(question)
                 response = await ask.printed(gateway, request, self._out)
                 self._out.print()
-                render.waterfall(self._out, response.trail)
+                render.waterfall(self._out, response.trail, response.cache)
             if not responses:
                 self._phases.first_answer = self._elapsed()
             responses.append(response)

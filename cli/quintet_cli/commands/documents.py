@@ -11,7 +11,7 @@ from quintet.gateway.v1.gateway_service_pb2 import (
     ListDocumentsRequest,
 )
 from quintet.retriever.v1.retriever_service_pb2 import Document
-from quintet_cli import filters
+from quintet_cli import filters, render
 from quintet_cli.connection import Gateway, connected
 from quintet_cli.settings import Settings
 from quintet_cli.terminal import as_json, console, day, print_json, shown, table
@@ -105,4 +105,6 @@ async def _delete(settings: Settings, collection: str, document_id: str) -> None
     if settings.json:
         print_json(as_json(response))
     else:
-        console().print(f"deleted {shown(document_id)}, {response.deleted_chunks} chunks")
+        out = console()
+        out.print(f"deleted {shown(document_id)}, {response.deleted_chunks} chunks")
+        render.token(out, collection, response.consistency_token)

@@ -10,7 +10,7 @@ from pathlib import Path
 import typer
 
 from quintet.gateway.v1.gateway_service_pb2 import CreateCollectionRequest, GetCollectionRequest
-from quintet_cli import files
+from quintet_cli import files, render
 from quintet_cli.connection import Gateway, connected
 from quintet_cli.errors import FAILED, CliError
 from quintet_cli.ingestion import Ingestion, Item, Result, Summary
@@ -47,7 +47,7 @@ async def _run(settings: Settings, items: Sequence[Item], collection: str) -> Su
             finally:
                 # Also after Ctrl-C or a broken stream: what was acknowledged is kept.
                 progress.stop()
-                _sum_up(settings, ingestion.summary, len(items))
+                _sum_up(settings, ingestion, len(items))
     return ingestion.summary
 
 
@@ -79,9 +79,11 @@ def _tell(settings: Settings, progress: Progress, result: Result) -> None:
         console().print(f"{result.outcome}: {shown(result.name)}")
 
 
-def _sum_up(settings: Settings, summary: Summary, total: int) -> None:
+def _sum_up(settings: Settings, ingestion: Ingestion, total: int) -> None:
+    summary, token = ingestion.summary, ingestion.newest.token
     if settings.json:
-        print_json({"event": "summary", "documents": total, **summary.counts()})
+        counts = {"documents": total, **summary.counts()}
+        print_json({"event": "summary", **counts, "consistency_token": token})
         return
     done = summary.created + summary.replaced + summary.unchanged
     parts = [
@@ -93,4 +95,6 @@ def _sum_up(settings: Settings, summary: Summary, total: int) -> None:
         f"{summary.tokens} tokens",
         seconds(summary.seconds),
     ]
-    console().print(f"{done} of {total} documents: " + ", ".join(parts))
+    out = console()
+    out.print(f"{done} of {total} documents: " + ", ".join(parts))
+    render.token(out, ingestion.collection, token)

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 from quintet.gateway.v1.gateway_service_pb2 import SearchRequest
-from quintet_cli import filters, render
+from quintet_cli import consistency, filters, render
 from quintet_cli.commands.ask import mode_of
 from quintet_cli.connection import connected
 from quintet_cli.live import Waiting
@@ -22,6 +22,8 @@ def run(
     k: int,
     conditions: Sequence[str],
     mode: str,
+    fresh: bool,
+    after: str | None,
     waterfall: bool,
 ) -> None:
     """Search and print the hits, best first."""
@@ -31,6 +33,7 @@ def run(
         k=k,
         filter=filters.parsed(conditions),
         mode=mode_of(mode),
+        consistency=consistency.required(fresh=fresh, after=after),
     )
     asyncio.run(_run(settings, request, waterfall))
 

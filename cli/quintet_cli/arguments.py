@@ -1,0 +1,89 @@
+"""Arguments and options that several commands have, declared once.
+
+Imported for `--help`: keep it light.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+
+class Mode(StrEnum):
+    """How passages are found."""
+
+    DENSE = "dense"
+    LEXICAL = "lexical"
+    HYBRID = "hybrid"
+
+
+class CacheChoice(StrEnum):
+    """Which kept answers may be served."""
+
+    DEFAULT = "default"
+    NONE = "none"
+    EXACT = "exact"
+    SEMANTIC = "semantic"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """A question as the command line gives it."""
+
+    question: str
+    collection: str
+    passages: int = 0
+    model: str = ""
+    conditions: Sequence[str] = ()
+    """Of the form key=value; see `filters.parsed`."""
+    mode: Mode = Mode.HYBRID
+    cache: CacheChoice = CacheChoice.DEFAULT
+    fresh: bool = False
+    after: str | None = None
+    """Consistency token."""
+
+
+DEFAULT_COLLECTION = "default"
+
+Collection = Annotated[str, typer.Option("--collection", "-c", help="Name of the collection.")]
+Question = Annotated[str, typer.Argument(help="The question.")]
+Passages = Annotated[
+    int, typer.Option(min=0, max=50, help="Most passages to answer from; 0: the gateway's 5.")
+]
+Model = Annotated[str, typer.Option(help="Generator's model; see `quintet status`.")]
+Filters = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--filter",
+        metavar="KEY=VALUE",
+        help="Only documents whose metadata match; can be given again. Numbers, true and "
+        'false are taken as such; put "double quotes" around a text that looks like one.',
+    ),
+]
+ModeOption = Annotated[
+    Mode, typer.Option(help="By meaning, by words, or by both fused.", case_sensitive=False)
+]
+CacheOption = Annotated[
+    CacheChoice,
+    typer.Option(
+        help="Which kept answers will do: none, the same question's, or a near one's too.",
+        case_sensitive=False,
+    ),
+]
+Fresh = Annotated[bool, typer.Option("--fresh", help="As fresh as the database is at this moment.")]
+After = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TOKEN",
+        help="At least as fresh as the write that told this token.",
+    ),
+]
+Waterfall = Annotated[
+    bool, typer.Option("--waterfall", help="Draw what each hop took, and what its cache did.")
+]
+DocumentId = Annotated[str, typer.Argument(metavar="ID", help="Identifier of the document.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")]

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from types import SimpleNamespace
+from typing import Any, cast
+
+from quintet.cache.v1.cache_service_pb2 import CacheUse
+from quintet.gateway.v1 import gateway_service_pb2 as pb
+from quintet_cli.answering import answer
+from quintet_cli.connection import Gateway
+
+COMPLETED = pb.Completed(
+    model="m",
+    finish_reason=1,  # type: ignore[arg-type]
+    usage=pb.Usage(prompt_tokens=3),
+    trail=pb.Trail(trace_id="t"),
+    cache=pb.AnswerCache(use=CacheUse(tier="l1")),
+    consistency_token="token",
+    model_revision="m1",
+    prompt_revision="p1",
+    degradations=[pb.Degradation(hop="embedder")],
+)
+
+
+class OneEvent:
+    """A gateway whose stream has only its end."""
+
+    stub = SimpleNamespace(AskStream=None)
+
+    def __init__(self, completed: pb.Completed) -> None:
+        self._completed = completed
+
+    async def stream(self, *_: Any) -> AsyncIterator[pb.AskStreamResponse]:
+        yield pb.AskStreamResponse(completed=self._completed)
+
+
+async def test_all_that_the_end_of_a_stream_tells_is_in_the_whole() -> None:
+    assert {field.name for field, _ in COMPLETED.ListFields()} == set(
+        pb.Completed.DESCRIPTOR.fields_by_name
+    )
+    whole = await answer(cast(Gateway, OneEvent(COMPLETED)), pb.AskRequest())
+    for name in pb.Completed.DESCRIPTOR.fields_by_name:
+        assert getattr(whole, name) == getattr(COMPLETED, name), name
+
+
+async def test_without_a_cache_the_whole_has_none() -> None:
+    whole = await answer(cast(Gateway, OneEvent(pb.Completed())), pb.AskRequest())
+    assert not whole.HasField("cache")
