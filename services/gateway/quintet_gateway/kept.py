@@ -197,10 +197,15 @@ def epoch_of(kept: kept_pb.KeptAnswer) -> Epoch:
 
 
 def digest(hits: Sequence[retriever_pb.Hit]) -> bytes:
-    """Return a digest of which chunks of which versions were found, in their order."""
+    """Return a digest of what was found, in its order, but for the scores."""
     state = hashlib.blake2b(digest_size=16)
     for hit in hits:
-        state.update(f"{hit.document_id}\0{hit.document_version}\0{hit.chunk_index}\n".encode())
+        # The text too: versions begin anew with a document that was deleted.
+        bare = retriever_pb.Hit()
+        bare.CopyFrom(hit)
+        bare.ClearField("score")
+        bare.ClearField("scores")
+        state.update(bare.SerializeToString(deterministic=True))
     return state.digest()
 
 
