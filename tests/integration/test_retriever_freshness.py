@@ -234,6 +234,32 @@ async def test_a_hit_that_was_touched_is_searched_anew(stub: Stub, name: str, mo
         state = response.state
 
 
+@pytest.mark.parametrize("mode", QUERIES)
+async def test_hits_that_were_declared_out_of_date_say_so_although_they_are_the_same(
+    stub: Stub, name: str, mode: str
+) -> None:
+    await write(stub, name, *spread(30), FAR)
+    query = QUERIES[mode]
+    first = await search(stub, name, **query)
+    await write(stub, name, spread(30)[0])
+    written = await search(stub, name, known_state=first.state, **query)
+    assert not written.unchanged and not written.invalidated
+
+    await invalidate(stub, name, "far")
+    other = await search(stub, name, known_state=written.state, **query)
+    assert other.unchanged and not other.invalidated
+
+    for identifier in ("0", ""):
+        await invalidate(stub, name, identifier)
+        for _ in range(2):
+            same = await search(stub, name, known_state=other.state, **query)
+            assert same.invalidated and not same.unchanged and same.hits == written.hits
+            await write(stub, name, FAR)
+        assert (await search(stub, name, known_state=same.state, **query)).unchanged
+        other = await search(stub, name, **query)
+        assert not other.invalidated
+
+
 async def test_a_chunk_that_comes_among_the_hits_is_found(stub: Stub, name: str) -> None:
     await write(stub, name, *spread(30))
     dense, lexical, hybrid = QUERIES.values()
@@ -280,7 +306,7 @@ async def test_a_state_of_another_request_is_as_good_as_none(stub: Stub, name: s
         (other, QUERIES["dense"]),
     ):
         response = await search(stub, collection, known_state=state, **fields)
-        assert not response.unchanged
+        assert not response.unchanged and response.invalidated
     assert not (await search(stub, name, known_state=b"rubbish", **QUERIES["dense"])).unchanged
     error = await failure(search(stub, name, known_state=b"x" * 16_385, **QUERIES["dense"]))
     assert error.reason is Reason.INVALID_FIELD
@@ -300,7 +326,7 @@ async def test_what_cannot_be_told_any_more_is_searched_anew(
             [epoch.collection, epoch.number],
         )
     response = await search(stub, name, known_state=state, **query)
-    assert not response.unchanged and len(response.hits) == 5
+    assert not response.unchanged and response.invalidated and len(response.hits) == 5
 
 
 async def test_too_many_writes_or_chunks_are_searched_anew(url: str) -> None:

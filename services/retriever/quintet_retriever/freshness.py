@@ -39,16 +39,19 @@ _COULD_ENTER = {
 # by their index.
 _VERDICT = """
 WITH changed AS MATERIALIZED (
-    SELECT document_key FROM retriever.change
-    WHERE collection_id = {collection_id} AND epoch > {since}
+    SELECT document_key, invalidated, document_key IS NULL OR document_key = ANY ({known}) AS ours
+    FROM retriever.change WHERE collection_id = {collection_id} AND epoch > {since}
+),
+told AS MATERIALIZED (
+    SELECT count(*) AS changes, bool_or(ours) AS touched, bool_or(ours AND invalidated) AS revoked
+    FROM changed
 ),
 rewritten AS MATERIALIZED (SELECT array(SELECT DISTINCT document_key FROM changed) AS keys)
 SELECT now.epoch, CASE
     WHEN now.epoch = {since} THEN TRUE
     WHEN now.epoch NOT BETWEEN {since} AND {since} + {most} THEN FALSE
-    WHEN (SELECT count(*) FROM changed) <> now.epoch - {since} THEN FALSE
-    WHEN (SELECT bool_or(document_key IS NULL OR document_key = ANY ({known})) FROM changed)
-        THEN FALSE
+    WHEN (SELECT changes FROM told) <> now.epoch - {since} THEN FALSE
+    WHEN (SELECT touched FROM told) THEN FALSE
     WHEN (SELECT sum(chunk_count) FROM {document}
         WHERE key = ANY ((SELECT keys FROM rewritten)::bigint[])) > {most} THEN FALSE
     ELSE NOT EXISTS (
@@ -56,14 +59,19 @@ SELECT now.epoch, CASE
         WHERE document_key = ANY ((SELECT keys FROM rewritten)::bigint[])
             AND {could_enter} AND {matches}
     )
-END AS unchanged
+END AS unchanged, CASE
+    WHEN now.epoch = {since} THEN FALSE
+    WHEN (SELECT changes FROM told) <> now.epoch - {since} THEN TRUE
+    ELSE (SELECT revoked FROM told)
+END AS invalidated
 FROM retriever.collection AS now WHERE id = {collection_id}"""
 
 
 def verdict_statement(
     collection: CollectionKey, query: SearchQuery, known: SearchState, most_changes: int
 ) -> Statement:
-    """Return the statement whose one row has the collection's `epoch`, and `unchanged`.
+    """Return the statement whose one row has the collection's `epoch`, `unchanged`, and
+    `invalidated`: whether the hits were declared out of date, or may have been.
 
     More than `most_changes` writes, or chunks that they wrote, count as a change
     without being looked at.

@@ -218,18 +218,22 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether the hits that rest on an earlier state are those at `epoch` too."""
+    """Whether the hits that rest on an earlier state are those at `epoch` too, and whether
+    they were declared out of date since (or may have been); never both."""
 
     epoch: Epoch
     unchanged: bool
+    invalidated: bool
 
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
     """The answer to a search. `unchanged`: the hits are those of the request's
-    `known_state`, and are not repeated. `state` is an encoded `SearchState`."""
+    `known_state`, and are not repeated; `invalidated`: those were declared out of date,
+    or may have been. `state` is an encoded `SearchState`."""
 
     hits: tuple[Hit, ...]
     epoch: Epoch
     state: bytes
     unchanged: bool = False
+    invalidated: bool = False

@@ -59,4 +59,5 @@ class PostgresSearch:
         )
         if not rows:
             raise CollectionGoneError
-        return Verdict(Epoch(key.id, rows[0]["epoch"]), rows[0]["unchanged"])
+        (row,) = rows
+        return Verdict(Epoch(key.id, row["epoch"]), row["unchanged"], row["invalidated"])

@@ -114,14 +114,22 @@ class _Search:
         """Return that the hits of the request's state are unchanged, or the present ones."""
         known = decode_state(self._request.known_state, self._digest)
         if known is None or known.epoch.collection != self._key.id:
-            return await self.run()
+            return replace(await self.run(), invalidated=True)
+        verdict = await self._judged(known)
+        if verdict.unchanged:
+            state = encode_state(replace(known, epoch=verdict.epoch), self._digest)
+            return SearchResult((), verdict.epoch, state, unchanged=True)
+        result = await self.run()
+        if result.epoch != verdict.epoch and not verdict.invalidated:
+            # Between the two they may have been declared out of date.
+            verdict = await self._judged(known)
+        return replace(result, invalidated=verdict.invalidated)
+
+    async def _judged(self, known: SearchState) -> Verdict:
         mark = self._watch.mark()
         verdict = await self._store.judge(self._key, self._query, known)
         self._watch.note(self._name, verdict.epoch, mark)
-        if not verdict.unchanged:
-            return await self.run()
-        state = encode_state(replace(known, epoch=verdict.epoch), self._digest)
-        return SearchResult((), verdict.epoch, state, unchanged=True)
+        return verdict
 
     async def run(self) -> SearchResult:
         """Search the database, and keep the result where epochs are known at all."""

@@ -132,6 +132,7 @@ class RetrieverServicer(pb_grpc.RetrieverServiceServicer):
             mode=responses.MODES[search.mode],
             state=result.state,
             unchanged=result.unchanged,
+            invalidated=result.invalidated,
             consistency_token=encode_token(request.collection, result.epoch),
             cache=use_message(use),
         )

@@ -40,20 +40,19 @@ _COLLECTION = sql.SQL(
 )
 
 # What goes with each raise, of the rows of the CTE `raised`.
-_NEWS = sql.SQL(
-    "changed AS ("
-    " INSERT INTO retriever.change (collection_id, epoch, document_key)"
-    " SELECT id, epoch, document_key FROM raised"
-    "), queued AS ("
-    " INSERT INTO retriever.outbox (name, collection_id, epoch)"
-    " SELECT name, id, epoch FROM raised)"
-)
+_NEWS = """changed AS (
+    INSERT INTO retriever.change (collection_id, epoch, document_key, invalidated)
+    SELECT id, epoch, document_key, %s FROM raised
+), queued AS (
+    INSERT INTO retriever.outbox (name, collection_id, epoch) SELECT name, id, epoch FROM raised
+)"""
+_WRITE = sql.SQL(_NEWS % "FALSE")
+_INVALIDATION = sql.SQL(_NEWS % "TRUE")
 
 _DOCUMENT_COLUMNS = sql.SQL(
     "d.id, d.title, d.content_length, d.content_hash, d.metadata, d.version,"
     " d.create_time, d.update_time, d.chunk_count"
 )
-
 
 _NAMES = 0x5155494E54455402
 """Seed of the advisory locks on names: "QUINTET" in ASCII, and 2."""
@@ -220,7 +219,7 @@ class PostgresStore:
                     " FROM written AS w WHERE c.id = %(collection)s"
                     " RETURNING c.id, c.name, c.epoch, w.key AS document_key, w.version"
                     "), {news} SELECT version, epoch FROM raised"
-                ).format(document=tables.document, news=_NEWS),
+                ).format(document=tables.document, news=_WRITE),
                 identity,
             ),
         )
@@ -299,7 +298,7 @@ class PostgresStore:
                     " FROM gone WHERE c.id = %(collection)s RETURNING c.id, c.name, c.epoch,"
                     " gone.key AS document_key, gone.chunk_count AS chunks_before"
                     "), {news} SELECT chunks_before, epoch FROM raised"
-                ).format(document=Tables.of(key.id).document, news=_NEWS),
+                ).format(document=Tables.of(key.id).document, news=_WRITE),
                 {"id": document_id, "collection": key.id},
             ),
         )
@@ -323,7 +322,9 @@ class PostgresStore:
                     " FROM {touched} AS t WHERE c.id = %(collection)s"
                     " RETURNING c.id, c.name, c.epoch, t.key AS document_key"
                     "), {news} SELECT epoch FROM raised"
-                ).format(touched=touched.format(document=Tables.of(key.id).document), news=_NEWS),
+                ).format(
+                    touched=touched.format(document=Tables.of(key.id).document), news=_INVALIDATION
+                ),
                 {"id": document_id, "collection": key.id},
             ),
         )
