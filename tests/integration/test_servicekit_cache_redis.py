@@ -39,7 +39,8 @@ def cache_of(remote: Remote | None, url: str, **settings: float) -> Cache[str]:
 
 @pytest_asyncio.fixture
 async def remote(redis_url: str) -> AsyncIterator[Remote]:
-    async with open_remote(settings_of(redis_url)) as opened:
+    # A loaded machine must not look like a Redis that is gone.
+    async with open_remote(settings_of(redis_url, redis_timeout_seconds=1)) as opened:
         assert opened is not None
         yield opened
 
@@ -47,7 +48,8 @@ async def remote(redis_url: str) -> AsyncIterator[Remote]:
 @pytest_asyncio.fixture
 async def other_remote(redis_url: str) -> AsyncIterator[Remote]:
     """The same server as another replica reaches it."""
-    async with open_remote(settings_of(redis_url)) as opened:
+    # A loaded machine must not look like a Redis that is gone.
+    async with open_remote(settings_of(redis_url, redis_timeout_seconds=1)) as opened:
         assert opened is not None
         yield opened
 
@@ -500,3 +502,28 @@ async def test_a_storm_of_cancellations_and_timeouts_leaves_every_reply_with_its
             assert all(r is None for r in results[1::2])
         assert not remote._pool._in_use_connections
         assert remote.available
+
+
+@pytest.mark.parametrize("turns", range(0, 60, 2))
+async def test_a_caller_cancelled_at_any_point_of_computing_delays_the_next_by_a_lease_at_most(
+    turns: int, remote: Remote, other_remote: Remote, redis_url: str
+) -> None:
+    one = cache_of(remote, redis_url, lease_seconds=0.2)
+    other = cache_of(other_remote, redis_url, lease_seconds=0.2)
+
+    async def load() -> str:
+        await asyncio.sleep(0.001)
+        return "value"
+
+    caller = asyncio.create_task(one.get_or_load(KEY, load))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    caller.cancel()
+    found = await asyncio.gather(
+        *(cache.get_or_load(KEY, load) for cache in (one, other)), return_exceptions=True
+    )
+    assert [getattr(f, "value", f) for f in found] == ["value", "value"]
+    await asyncio.gather(caller, return_exceptions=True)
+    await remote.writer.flush()
+    await one.aclose()
+    assert not remote._pool._in_use_connections
