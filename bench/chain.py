@@ -50,7 +50,7 @@ async def measured(
     """Ask `alone_asks` questions one by one, and `together` by 16 callers, a round."""
     run.say("the reference: ingesting")
     await ingest(stack, documents(run.size(150_000, 3_000)), COLLECTION)
-    one_by_one, together = run.size(alone_asks, 2), run.size(together, 4)
+    one_by_one, together = run.size(alone_asks, 1), run.size(together, 2)
     kind = "extractive" if model == "extractive" else "model"
     database = await asyncio.to_thread(database_url, stack)
     async with (

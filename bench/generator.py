@@ -38,7 +38,7 @@ async def bench(run: Run) -> list[Figure]:
     """Measure seconds of one request, of four at once, and what callers wait for."""
     settings = GeneratorSettings()
     config = batch_config(settings, find_openvino_folder(settings))
-    prompts = Prompts(run.size(NEW_TOKENS, 4))
+    prompts = Prompts(run.size(NEW_TOKENS, 4), run.size(PASSAGE_TOKENS, 16))
     async with (
         run.worker("openvino_generator", json.dumps(asdict(config))) as worker,
         run.service("generator") as address,
@@ -79,10 +79,10 @@ async def bench(run: Run) -> list[Figure]:
 class Prompts:
     """Prompts that have not been used before, so that no cache knows them."""
 
-    def __init__(self, new_tokens: int) -> None:
+    def __init__(self, new_tokens: int, passage_tokens: int) -> None:
         self.new_tokens = new_tokens
         self._numbers = itertools.count()
-        self._texts = passages(PASSAGE_TOKENS, 400)
+        self._texts = passages(passage_tokens, 400)
 
     def fresh(self) -> Prompt:
         """Return the next one."""
@@ -162,11 +162,16 @@ class Service:
             "json_schema": '{"type":"array","items":{"type":"integer"},"minItems":100}',
             "max_tokens": 1_000,
         }
-        prompt = ("Count.", ["One, two, three."])
         pieces = itertools.count()
-        calls = [self.stub.GenerateStream(self._request(prompt, **endless)) for _ in range(slots)]
+
+        def begun(number: int) -> Any:
+            # All different: an answer to equal requests may be made once for all of them.
+            prompt = (f"Count to {number}.", ["One, two, three."])
+            return self.stub.GenerateStream(self._request(prompt, **endless))
+
+        calls = [begun(number) for number in range(slots)]
         await asyncio.gather(*(call.read() for call in calls))
-        waiting = self.stub.GenerateStream(self._request(prompt, **endless))
+        waiting = begun(slots)
         first = asyncio.create_task(waiting.read())
 
         async def count() -> None:

@@ -37,6 +37,7 @@ class Run:
     say: Callable[[str], None]
     resources: AsyncExitStack
     _shared: list[Stack] = field(default_factory=list)
+    _workers: dict[tuple[str, ...], Worker] = field(default_factory=dict)
 
     @property
     def rounds(self) -> int:
@@ -76,7 +77,22 @@ class Run:
     async def worker(
         self, name: str, *arguments: str, python: Path | None = None
     ) -> AsyncIterator[Worker]:
-        """Run a worker that computes on as many threads as we have cores."""
+        """Run a worker that computes on as many threads as we have cores: until the block
+        ends, in a quick run until the last bench does."""
+        starting = self._worker(name, *arguments, python=python)
+        if not self.quick:
+            async with starting as worker:
+                yield worker
+            return
+        key = (name, *arguments)
+        if key not in self._workers:
+            self._workers[key] = await self.resources.enter_async_context(starting)
+        yield self._workers[key]
+
+    @asynccontextmanager
+    async def _worker(
+        self, name: str, *arguments: str, python: Path | None
+    ) -> AsyncIterator[Worker]:
         self.say(f"{name}: loading")
         threads = str(self.cores)
         environment = {"OMP_NUM_THREADS": threads, "RAYON_NUM_THREADS": threads}
