@@ -15,7 +15,15 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 class ServiceSettings(BaseSettings):
     """Where a service listens, how it logs and drains, and its bounds."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore")
+    # A service's own configuration is laid over this one.
+    # Without the last, one variable of a part would undo the service's own defaults
+    # for the rest of it.
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="ignore",
+        env_nested_delimiter="__",
+        nested_model_default_partial_update=True,
+    )
 
     host: str = "127.0.0.1"
     """Address to listen on, for gRPC and metrics; "[::]" or "0.0.0.0" in a container."""

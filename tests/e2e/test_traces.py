@@ -37,6 +37,14 @@ ANSWER = f"""
     {call("tokenizer", "Count")}{COUNT}
     {call("generator", "GenerateStream")}{GENERATE}"""
 
+CHANGED = f"""
+    {call("retriever", "Search")}
+      retriever quintet.retriever.v1.RetrieverService/Search
+        retriever SELECT change
+        retriever SELECT chunk
+    {call("tokenizer", "Count")}{COUNT}
+    {call("generator", "GenerateStream")}{GENERATE}"""
+
 
 def tree(spans: Sequence[Span]) -> str:
     """Draw a trace: service and name of each span, children under their parents."""
@@ -76,14 +84,23 @@ def expected(method: str, body: str) -> str:
 
 async def test_an_answer_is_one_tree_of_hops_and_their_work(stack: TestStack) -> None:
     async with gateway_stub(stack.gateway) as stub, new_collection(stub, [DOCUMENT]) as name:
-        request = pb.AskRequest(collection=name, question="What do bees make?")
+
+        def asking(question: str) -> pb.AskRequest:
+            return pb.AskRequest(collection=name, question=question)
+
         # The first question also asks for the collection's and generator's models.
-        await stub.Ask(request)
-        whole = await stub.Ask(request)
-        events = [event async for event in stub.AskStream(request)]
+        await stub.Ask(asking("Is honey sweet?"))
+        whole = await stub.Ask(asking("What do bees make?"))
+        events = [event async for event in stub.AskStream(asking("Who makes honey?"))]
+        again = await stub.Ask(asking("What do bees make?"))
+        new = pb.Document(id="wax", content="Bees make wax.")
+        await ingest(stub, name, [new])
+        changed = await stub.Ask(asking("What do bees make?"))
     streamed = events[-1].completed.trail.trace_id
     assert await trace_of(stack, whole.trail.trace_id, 12) == expected("Ask", ANSWER)
     assert await trace_of(stack, streamed, 12) == expected("AskStream", ANSWER)
+    assert await trace_of(stack, again.trail.trace_id, 1) == expected("Ask", "")
+    assert await trace_of(stack, changed.trail.trace_id, 10) == expected("Ask", CHANGED)
 
 
 async def test_a_callers_trace_goes_on_in_ours(stack: TestStack) -> None:
