@@ -27,6 +27,7 @@ NAMES = (
     "chain",
     "chain_model",
     "generator",
+    "freshness",
 )
 """Modules of this package with an `async def bench(run: Run) -> list[Figure]`."""
 
