@@ -21,7 +21,7 @@ from chaos.documents import TOPICS, Question, questions
 from chaos.faults import Faults, plan
 from chaos.journal import Journal, LieError, UnexcusedError
 from chaos.ledger import Ledger
-from chaos.readers import Reader, vectors_of
+from chaos.readers import Earlier, Reader, vectors_of
 from chaos.replicas import RETRIEVER, Replicas, replicas_of
 from chaos.report import Check
 from chaos.writers import Scribe
@@ -36,12 +36,13 @@ _AT_ONCE = 4
 _SETTLING_SECONDS = 60.0
 
 _NEEDED = {
-    "hit, memory": 0.05,
-    "hit, redis": 0.002,
-    "revalidated": 0.02,
-    "shared": 0.005,
-    "miss": 0.05,
-    "stale": 0.0005,
+    "l1 hit, memory": 0.02,
+    "l1 hit, redis": 0.005,
+    "l1 revalidated": 0.02,
+    "l1 shared": 0.005,
+    "l1 miss": 0.05,
+    "l3 hit": 0.005,
+    "l1 stale": 0.0005,
     "nothing": 0.01,
     "gone": 0.0005,
     "known state unchanged": 0.002,
@@ -58,6 +59,7 @@ class _Scene:
     journal: Journal
     questions: Sequence[Question]
     vectors: dict[str, bytes]
+    earlier: dict[tuple[str, Question], Earlier]
     seed: int
     think: float
     """Mean time between two operations of all together, in seconds."""
@@ -66,7 +68,7 @@ class _Scene:
         return random.Random(f"{self.seed} {who}")
 
     def reader(self, rng: random.Random) -> Reader:
-        return Reader(self.replicas, self.journal, self.vectors, rng)
+        return Reader(self.replicas, self.journal, self.vectors, self.earlier, rng)
 
     def question(self, rng: random.Random) -> Question:
         """Return a question; the first are asked often, so that answers are found kept."""
@@ -93,9 +95,8 @@ async def run(
     journal = Journal(operations, seed, injected)
     async with replicas_of(stack) as replicas:
         asked = questions(TOPICS)
-        scene = _Scene(
-            replicas, journal, asked, await vectors_of(replicas, asked), seed, seconds / operations
-        )
+        vectors, think = await vectors_of(replicas, asked), seconds / operations
+        scene = _Scene(replicas, journal, asked, vectors, {}, seed, think)
         watching = asyncio.create_task(_watch(journal, watch))
         try:
             async with asyncio.timeout(4 * seconds + 2 * _SETTLING_SECONDS):

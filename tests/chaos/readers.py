@@ -33,7 +33,7 @@ _AFTER_FAILURE = 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class _Earlier:
+class Earlier:
     """Hits that the retriever gave, to be asked whether they still stand."""
 
     state: bytes
@@ -41,16 +41,22 @@ class _Earlier:
 
 
 class Reader:
-    """Asks one question after the other. `vectors`: those of the questions, by text."""
+    """Asks one question after the other. `vectors`: those of the questions, by text;
+    `earlier`: by collection and question, what any reader was given by the retriever."""
 
     def __init__(
-        self, replicas: Replicas, journal: Journal, vectors: dict[str, bytes], rng: random.Random
+        self,
+        replicas: Replicas,
+        journal: Journal,
+        vectors: dict[str, bytes],
+        earlier: dict[tuple[str, Question], Earlier],
+        rng: random.Random,
     ) -> None:
         self._replicas = replicas
         self._journal = journal
         self._vectors = vectors
+        self._earlier = earlier
         self._rng = rng
-        self._earlier: dict[tuple[str, Question], _Earlier] = {}
 
     async def read(self, ledger: Ledger, question: Question) -> None:
         """Ask a question in some way."""
@@ -212,7 +218,7 @@ class Reader:
         if response.unchanged:
             assert earlier is not None
             outcome, passages = "known state unchanged", earlier.passages
-        self._earlier[key] = _Earlier(response.state, passages)
+        self._earlier[key] = Earlier(response.state, passages)
         return Answer(
             call,
             time.monotonic(),
