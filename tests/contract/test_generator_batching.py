@@ -22,6 +22,7 @@ from prometheus_client import REGISTRY
 from support.gateway import reason
 from support.grpc_service import serving
 
+from quintet.cache.v1 import cache_service_pb2 as cache_pb
 from quintet.generator.v1 import generator_service_pb2 as pb
 from quintet.generator.v1.generator_service_pb2_grpc import GeneratorServiceStub
 from quintet_generator.app import open_application
@@ -45,7 +46,13 @@ CONTEXT = 2_048
 
 def request(**fields: Any) -> pb.GenerateRequest:
     return pb.GenerateRequest(
-        **{"question": "When was it opened?", "passages": PASSAGES, "max_tokens": 24, **fields}
+        **{
+            "question": "When was it opened?",
+            "passages": PASSAGES,
+            "max_tokens": 24,
+            "no_cache": True,
+            **fields,
+        }
     )
 
 
@@ -305,3 +312,26 @@ def is_our_worker(process: Path) -> bool:
         return int(parent) == os.getpid() and b"batch_worker" in (process / "cmdline").read_bytes()
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+async def test_equal_requests_at_once_run_the_model_once_and_stop_it_when_all_leave(
+    stub: Any,
+) -> None:
+    await idle()
+    before = metric("queue_seconds_count")
+    asked = request(question="When was it opened, and by whom?", no_cache=False)
+    answers = await asyncio.gather(*(stub.Generate(asked) for _ in range(200)))
+    assert metric("queue_seconds_count") == before + 1
+    assert len({it.text for it in answers}) == 1
+    outcomes = [it.cache.outcome for it in answers]
+    assert outcomes.count(cache_pb.CACHE_OUTCOME_MISS) == 1
+    assert outcomes.count(cache_pb.CACHE_OUTCOME_SHARED) == 199
+    kept = await stub.Generate(asked)
+    assert (kept.text, kept.usage) == (answers[0].text, answers[0].usage)
+    assert kept.cache.outcome == cache_pb.CACHE_OUTCOME_HIT
+    calls = [await started(stub, no_cache=False) for _ in range(3)]
+    assert running() == 1
+    for call in calls:
+        call.cancel()
+    await idle()
+    assert metric("queue_seconds_count") == before + 2

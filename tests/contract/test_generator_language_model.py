@@ -37,7 +37,13 @@ PASSAGES = [pb.Passage(title="Bridge", text="The bridge was opened in 1981 by th
 
 def request(**fields: Any) -> pb.GenerateRequest:
     return pb.GenerateRequest(
-        **{"question": "When was it?", "passages": PASSAGES, "max_tokens": 24, **fields}
+        **{
+            "question": "When was it?",
+            "passages": PASSAGES,
+            "max_tokens": 24,
+            "no_cache": True,
+            **fields,
+        }
     )
 
 

@@ -42,7 +42,13 @@ CODE = grpc.StatusCode
 
 def request(**fields: Any) -> pb.GenerateRequest:
     return pb.GenerateRequest(
-        **{"question": "When was it opened?", "passages": PASSAGES, "max_tokens": 24, **fields}
+        **{
+            "question": "When was it opened?",
+            "passages": PASSAGES,
+            "max_tokens": 24,
+            "no_cache": True,
+            **fields,
+        }
     )
 
 

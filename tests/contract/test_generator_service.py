@@ -146,3 +146,15 @@ async def test_the_largest_values_are_accepted(stub: Any) -> None:
         )
     )
     assert response.text
+
+
+async def test_answers_and_models_tell_the_revision_of_the_prompts(stub: Any) -> None:
+    [model] = (await stub.ListModels(pb.ListModelsRequest())).models
+    events = [it async for it in stub.GenerateStream(request())]
+    assert events[-1].completed.prompt_revision == model.prompt_revision
+    assert len(bytes.fromhex(model.prompt_revision)) == 32
+
+
+async def test_an_extractive_answer_is_not_kept_for_it_costs_less_than_asking(stub: Any) -> None:
+    for _ in range(2):
+        assert not (await stub.Generate(request())).HasField("cache")

@@ -13,6 +13,8 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
+from quintet_generator import wire
+from quintet_generator.completion_cache import CompletionCache
 from quintet_generator.engine import Engine
 from quintet_generator.models import (
     Citation,
@@ -26,6 +28,7 @@ from quintet_generator.models import (
     TextDelta,
 )
 from quintet_generator.prompts import PromptTemplate, Templates
+from quintet_servicekit.cache import CacheSettings
 from quintet_servicekit.errors import Reason, ServiceError
 
 QUERY = Query("", "Why?", (Passage("", "So."),), "answer", 16)
@@ -42,6 +45,7 @@ class Scripted:
 
     operation = "chat"
     features: frozenset[Feature] = frozenset({Feature.LOGPROBS})
+    worth_keeping = True
 
     def __init__(self, name: str, *, error: Exception | None = None, hangs: bool = False) -> None:
         self.name = name
@@ -84,8 +88,13 @@ def only(spans: InMemorySpanExporter) -> ReadableSpan:
     return span
 
 
+def completions() -> CompletionCache:
+    settings = CacheSettings(memory_bytes=2**20)
+    return CompletionCache(wire.COMPLETIONS, wire.EVENTS, settings, None, schema=wire.SCHEMA)
+
+
 async def loaded(*backends: Scripted) -> Engine:
-    engine = Engine(backends, Templates.packaged())
+    engine = Engine(backends, Templates.packaged(), completions())
     await engine.load(load_all=False)
     return engine
 
@@ -109,7 +118,8 @@ async def test_what_a_backend_lacks_is_refused_by_name() -> None:
 @pytest.mark.parametrize("load_all", [False, True])
 async def test_the_default_is_loaded_at_start_and_the_others_if_asked(load_all: bool) -> None:
     first, second = Scripted("one"), Scripted("two")
-    await Engine([first, second], Templates.packaged()).load(load_all=load_all)
+    engine = Engine([first, second], Templates.packaged(), completions())
+    await engine.load(load_all=load_all)
     assert (first.loaded, second.loaded) == (True, load_all)
 
 

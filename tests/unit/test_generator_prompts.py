@@ -54,3 +54,17 @@ def test_an_unknown_template_is_named() -> None:
         Templates([]).get("nope")
     assert caught.value.reason is Reason.TEMPLATE_NOT_FOUND
     assert caught.value.metadata["template"] == "nope"
+
+
+def test_the_revision_tells_of_every_template_and_of_each_word_in_them() -> None:
+    text = "version: 1\n=== system ===\nBe brief.\n=== user ===\n$question"
+    one = PromptTemplate.parse("one", text)
+    revision = Templates([one]).revision
+    assert Templates([PromptTemplate.parse("one", text)]).revision == revision
+    others = (
+        [PromptTemplate.parse("two", text)],
+        [PromptTemplate.parse("one", text.replace("brief", "short"))],
+        [PromptTemplate.parse("one", text.replace("1", "2"))],
+        [one, PromptTemplate.parse("two", text)],
+    )
+    assert len({revision, *(Templates(it).revision for it in others)}) == 5

@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
+import grpc
+
 from quintet.generator.v1 import generator_service_pb2 as pb
 from quintet.generator.v1 import generator_service_pb2_grpc as pb_grpc
+from quintet_generator import wire
+from quintet_generator.completion_cache import CompletionCache
 from quintet_generator.engine import Backend, Engine
 from quintet_generator.extractive import ExtractiveBackend
 from quintet_generator.openai_backend import OpenAiBackend
@@ -15,6 +19,9 @@ from quintet_generator.prompts import Templates
 from quintet_generator.servicer import GeneratorServicer
 from quintet_generator.settings import BackendKind, GeneratorSettings
 from quintet_generator.transformers_backend import TransformersBackend
+from quintet_servicekit import cache_service
+from quintet_servicekit.cache import open_remote
+from quintet_servicekit.cache_service import register_cache_service
 from quintet_servicekit.executor import BoundedExecutor
 from quintet_servicekit.server import Application, set_threads
 
@@ -44,26 +51,36 @@ async def open_application(settings: GeneratorSettings) -> AsyncIterator[Applica
                 stack.push_async_callback(batching.close)
                 return batching
             if kind == "openai":
-                remote = OpenAiBackend(settings)
-                stack.push_async_callback(remote.close)
-                return remote
+                server = OpenAiBackend(settings)
+                stack.push_async_callback(server.close)
+                return server
             return TransformersBackend(
                 settings,
                 encoding=executor("prompt encoding"),
                 decoding=executor(settings.transformers_name),
             )
 
-        engine = Engine([backend(kind) for kind in settings.backends], Templates.packaged())
+        remote = await stack.enter_async_context(open_remote(settings.cache))
+        kept = CompletionCache(
+            wire.COMPLETIONS, wire.EVENTS, settings.cache, remote, schema=wire.SCHEMA
+        )
+        backends = [backend(kind) for kind in settings.backends]
+        # After the backends, so that what is computed ends before them.
+        stack.push_async_callback(kept.aclose)
+        engine = Engine(backends, Templates.packaged(), kept)
         servicer = GeneratorServicer(engine, max_passages_chars=settings.max_passages_chars)
+
+        def register(server: grpc.aio.Server) -> None:
+            pb_grpc.add_GeneratorServiceServicer_to_server(servicer, server)
+            register_cache_service(server, [kept], remote)
 
         async def ready() -> None:
             """It depends on nothing but its models."""
 
         yield Application(
             service=SERVICE,
-            register=lambda server: pb_grpc.add_GeneratorServiceServicer_to_server(
-                servicer, server
-            ),
+            register=register,
             warm_up=lambda: engine.load(load_all=settings.load_all),
             check=ready,
+            more_services=(cache_service.SERVICE,),
         )

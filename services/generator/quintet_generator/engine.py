@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Protocol
 
 from quintet_generator import spans
@@ -19,6 +20,7 @@ from quintet_generator.models import (
     TextDelta,
 )
 from quintet_generator.prompts import PromptTemplate, Templates
+from quintet_servicekit.cache.use import note_use
 from quintet_servicekit.errors import Reason, ServiceError
 
 
@@ -27,11 +29,13 @@ class Backend(Protocol):
 
     `name` is the model's name; `operation` the GenAI name of what it does, "chat" or
     "text_completion"; `features` what it has of those that not every backend has.
+    `worth_keeping` tells whether an answer takes longer than to ask Redis for it.
     """
 
     name: str
     operation: str
     features: frozenset[Feature]
+    worth_keeping: bool
 
     async def describe(self) -> ModelInfo:
         """Return what the model is. Called once, at start."""
@@ -50,19 +54,36 @@ class Backend(Protocol):
         ...
 
 
+class Kept(Protocol):
+    """The answers that are kept, see `completion_cache.CompletionCache`."""
+
+    def stream(
+        self,
+        query: Query,
+        model: ModelInfo,
+        compute: Callable[[], AsyncGenerator[Event]],
+        *,
+        keep: bool,
+    ) -> AsyncGenerator[TextDelta | Citation | Completed]:
+        """Yield the answer that `compute` yields, or the one that is kept, `Completed` last."""
+        ...
+
+
 class Engine:
     """Answers from the backends given, the first of which is the default."""
 
-    def __init__(self, backends: Sequence[Backend], templates: Templates) -> None:
+    def __init__(self, backends: Sequence[Backend], templates: Templates, kept: Kept) -> None:
         self._backends = {backend.name: backend for backend in backends}
         self._default = backends[0].name
         self._templates = templates
+        self._kept = kept
         self._infos: dict[str, ModelInfo] = {}
 
     async def load(self, *, load_all: bool) -> None:
         """Describe every backend, and load the default or all of them."""
         for backend in self._backends.values():
-            self._infos[backend.name] = await backend.describe()
+            info = await backend.describe()
+            self._infos[backend.name] = replace(info, prompt_revision=self._templates.revision)
             if load_all or backend.name == self._default:
                 await backend.load()
 
@@ -89,7 +110,7 @@ class Engine:
         return Generation("".join(text), tuple(citations), completed)
 
     async def stream(self, query: Query) -> AsyncGenerator[TextDelta | Citation | Completed, None]:
-        """Yield the answer in pieces, `Completed` last.
+        """Yield the answer in pieces, `Completed` last; one that is kept in one piece.
 
         Raises `ServiceError` MODEL_NOT_FOUND, TEMPLATE_NOT_FOUND, UNSUPPORTED_BY_MODEL,
         INPUT_TOO_LONG or OVERLOADED before the first piece; DEPENDENCY_UNAVAILABLE or
@@ -99,18 +120,24 @@ class Engine:
         _check_features(backend, query)
         template = self._templates.get(query.template)
         info = self._infos[backend.name]
-        with spans.generation(backend.operation, info, query, template.version) as observation:
-            async with aclosing(backend.generate(query, template)) as events:
-                async for event in events:
-                    match event:
-                        case TextDelta():
-                            observation.text()
-                            yield event
-                        case Citation():
-                            yield event
-                        case Finished():
-                            observation.finished(event)
-                            yield Completed(info, event)
+
+        async def compute() -> AsyncGenerator[Event]:
+            with spans.generation(backend.operation, info, query, template.version) as observation:
+                async with aclosing(backend.generate(query, template)) as events:
+                    async for event in events:
+                        match event:
+                            case TextDelta():
+                                observation.text()
+                            case Finished():
+                                observation.finished(event)
+                        yield event
+
+        kept = self._kept.stream(query, info, compute, keep=backend.worth_keeping)
+        async with aclosing(kept) as told:
+            async for event in told:
+                if isinstance(event, Completed) and event.cache is not None:
+                    note_use(event.cache)
+                yield event
 
     def _backend(self, name: str) -> Backend:
         backend = self._backends.get(name or self._default)

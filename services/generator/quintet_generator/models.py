@@ -5,6 +5,8 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+from quintet_servicekit.cache.use import CacheUse
+
 
 @dataclass(frozen=True, slots=True)
 class Passage:
@@ -26,7 +28,8 @@ class Query:
     """A checked request, defaults filled in.
 
     An empty `model` means the first. `temperature` is 0 to 2; a `seed` of None
-    draws a new one. `json_schema` is a JSON Schema as text, empty for none.
+    draws a new one. `json_schema` is a JSON Schema as text, empty for none. `no_cache`
+    forbids that a kept answer is served and that this one is kept.
     """
 
     model: str
@@ -39,6 +42,7 @@ class Query:
     stop: tuple[str, ...] = ()
     json_schema: str = ""
     logprobs: bool = False
+    no_cache: bool = False
 
     @property
     def features(self) -> frozenset[Feature]:
@@ -121,21 +125,34 @@ Event = TextDelta | Citation | Finished
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
     """What ListModels tells. `context_tokens` of 0 means no limit; an empty
-    `tokenizer` that the tokenizer service has none for it."""
+    `tokenizer` that the tokenizer service has none for it. `prompt_revision`, that of
+    the templates, is filled in by the engine."""
 
     name: str
     revision: str
     backend: str
     context_tokens: int
     tokenizer: str
+    prompt_revision: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """An answer as it is kept, whichever model gave it."""
+
+    text: str
+    citations: tuple[Citation, ...]
+    finished: Finished
 
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """`Finished`, with the model that answered."""
+    """`Finished`, with the model that answered, and what the cache did: None where it
+    did not come into question."""
 
     model: ModelInfo
     finished: Finished
+    cache: CacheUse | None = None
 
 
 @dataclass(frozen=True, slots=True)

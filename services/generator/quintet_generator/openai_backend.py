@@ -53,6 +53,7 @@ class OpenAiBackend:
         self.name = settings.openai_served_name
         self.operation = "chat"
         self.features = frozenset(Feature)
+        self.worth_keeping = True
         self._settings = settings
         self._url = f"{str(settings.openai_base_url).rstrip('/')}/chat/completions"
         key = settings.openai_api_key.get_secret_value()

@@ -41,6 +41,7 @@ class OpenVinoBackend:
         self.name = settings.served_name
         self.operation = "chat"
         self.features = frozenset({Feature.JSON_SCHEMA, Feature.LOGPROBS})
+        self.worth_keeping = True
         self._settings = settings
         self._encoding = encoding
         self._described: _Model | None = None

@@ -13,6 +13,8 @@ Raise the version with each change of wording: it is on the trace of every answe
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +23,10 @@ from string import Template
 
 from quintet_generator.models import Passage, Prompt
 from quintet_servicekit.errors import Reason, ServiceError
+
+RENDERING = 1
+"""Version of the code that makes a prompt of a template: raise it with each change of
+what `render` returns, or of how a backend puts that into its model's chat form."""
 
 _FORMAT = re.compile(
     r"version: (?P<version>\d+)\n=== system ===\n(?P<system>.*)\n=== user ===\n(?P<user>.*)",
@@ -64,6 +70,8 @@ class Templates:
 
     def __init__(self, templates: Sequence[PromptTemplate]) -> None:
         self._by_name: Mapping[str, PromptTemplate] = {it.name: it for it in templates}
+        self.revision = _revision(templates)
+        """A hex digest of all templates and of `RENDERING`: same revision, same prompts."""
 
     @classmethod
     def packaged(cls) -> Templates:
@@ -87,6 +95,14 @@ class Templates:
                 metadata={"template": name, "known": ",".join(sorted(self._by_name))},
             )
         return template
+
+
+def _revision(templates: Sequence[PromptTemplate]) -> str:
+    told = [
+        (it.name, it.version, it.system.template, it.user.template)
+        for it in sorted(templates, key=lambda it: it.name)
+    ]
+    return hashlib.sha256(json.dumps([RENDERING, told]).encode()).hexdigest()
 
 
 _TAG = re.compile(r"<(?=/?passage\b)", re.IGNORECASE)

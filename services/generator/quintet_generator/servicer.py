@@ -11,8 +11,9 @@ import grpc
 
 from quintet.generator.v1 import generator_service_pb2 as pb
 from quintet.generator.v1 import generator_service_pb2_grpc as pb_grpc
+from quintet_generator import wire
 from quintet_generator.engine import Engine
-from quintet_generator.models import Citation, Completed, FinishReason, Passage, Query, TextDelta
+from quintet_generator.models import Passage, Query
 from quintet_servicekit.errors import Reason, ServiceError, Violation
 from quintet_servicekit.validation import Checks
 
@@ -30,11 +31,6 @@ MAX_SCHEMA_CHARS = 16_384
 DEFAULT_MAX_TOKENS = 256
 DEFAULT_TEMPLATE = "answer"
 
-_FINISH_REASONS = {
-    FinishReason.STOP: pb.FINISH_REASON_STOP,
-    FinishReason.LENGTH: pb.FINISH_REASON_LENGTH,
-}
-
 
 class GeneratorServicer(pb_grpc.GeneratorServiceServicer):
     """Implements quintet.generator.v1.GeneratorService."""
@@ -45,17 +41,7 @@ class GeneratorServicer(pb_grpc.GeneratorServiceServicer):
 
     async def Generate(self, request: pb.GenerateRequest, context: Context) -> pb.GenerateResponse:
         """Answer whole."""
-        generation = await self._engine.generate(self._query(request))
-        completed = _completed(generation.completed)
-        return pb.GenerateResponse(
-            text=generation.text,
-            model=completed.model,
-            revision=completed.revision,
-            finish_reason=completed.finish_reason,
-            usage=completed.usage,
-            citations=[_citation(it) for it in generation.citations],
-            logprobs=completed.logprobs,
-        )
+        return wire.response(await self._engine.generate(self._query(request)))
 
     async def GenerateStream(
         self, request: pb.GenerateRequest, context: Context
@@ -63,7 +49,7 @@ class GeneratorServicer(pb_grpc.GeneratorServiceServicer):
         """Answer in pieces as they come."""
         async with aclosing(self._engine.stream(self._query(request))) as events:
             async for event in events:
-                yield _stream_response(event)
+                yield wire.stream_response(event)
 
     async def ListModels(
         self, request: pb.ListModelsRequest, context: Context
@@ -78,6 +64,7 @@ class GeneratorServicer(pb_grpc.GeneratorServiceServicer):
                     backend=model.backend,
                     is_default=index == 0,
                     tokenizer=model.tokenizer,
+                    prompt_revision=model.prompt_revision,
                 )
                 for index, model in enumerate(self._engine.models())
             ]
@@ -116,6 +103,7 @@ class GeneratorServicer(pb_grpc.GeneratorServiceServicer):
             stop=tuple(request.stop),
             json_schema=request.json_schema,
             logprobs=request.logprobs,
+            no_cache=request.no_cache,
         )
 
     def _check_total(self, request: pb.GenerateRequest) -> None:
@@ -134,39 +122,3 @@ def _is_json_object(text: str) -> bool:
         return isinstance(json.loads(text), dict)
     except (ValueError, RecursionError):
         return False
-
-
-def _stream_response(event: TextDelta | Citation | Completed) -> pb.GenerateStreamResponse:
-    match event:
-        case TextDelta():
-            return pb.GenerateStreamResponse(text_delta=pb.TextDelta(text=event.text))
-        case Citation():
-            return pb.GenerateStreamResponse(citation=_citation(event))
-        case Completed():
-            return pb.GenerateStreamResponse(completed=_completed(event))
-
-
-def _citation(citation: Citation) -> pb.Citation:
-    return pb.Citation(
-        passage_index=citation.passage_index,
-        answer_start=citation.answer_start,
-        answer_end=citation.answer_end,
-        passage_start=citation.passage_start,
-        passage_end=citation.passage_end,
-        support=citation.support,
-    )
-
-
-def _completed(completed: Completed) -> pb.Completed:
-    finished = completed.finished
-    return pb.Completed(
-        model=completed.model.name,
-        revision=completed.model.revision,
-        finish_reason=_FINISH_REASONS[finished.reason],
-        usage=pb.Usage(
-            prompt_tokens=finished.prompt_tokens,
-            completion_tokens=finished.completion_tokens,
-            estimated=finished.is_estimate,
-        ),
-        logprobs=[pb.TokenLogprob(token=it.text, logprob=it.logprob) for it in finished.logprobs],
-    )

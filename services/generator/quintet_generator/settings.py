@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, HttpUrl, SecretStr, field_validator, model_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
+from quintet_servicekit.cache import CacheSettings
 from quintet_servicekit.settings import ServiceSettings
 
 BackendKind = Literal["extractive", "openvino", "transformers", "openai"]
@@ -18,7 +19,9 @@ BackendKind = Literal["extractive", "openvino", "transformers", "openai"]
 class GeneratorSettings(ServiceSettings):
     """What the generator runs, and its bounds."""
 
-    model_config = SettingsConfigDict(env_prefix="QUINTET_GENERATOR_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="QUINTET_GENERATOR_", env_nested_delimiter="__", frozen=True, extra="ignore"
+    )
 
     backends: Annotated[tuple[BackendKind, ...], NoDecode, Field(min_length=1)] = (
         "extractive",
@@ -38,6 +41,11 @@ class GeneratorSettings(ServiceSettings):
     """Requests that may wait for each backend. Sixteen short answers of the packaged
     model take ten seconds through openvino and half a minute through transformers, which
     is as long as a caller waits."""
+
+    cache: CacheSettings = CacheSettings(ttl_seconds=86_400)
+    """Where answers to deterministic requests are kept, for a day. Their keys hold the
+    revisions of model and templates; what a revision does not tell, a model exchanged
+    behind another server under its old name, is noticed after that day."""
 
     extractive_sentences: int = Field(3, ge=1, le=16)
     """Most sentences of an extractive answer. The third still raised the answers

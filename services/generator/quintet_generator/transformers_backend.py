@@ -36,6 +36,7 @@ class TransformersBackend:
         self.name = settings.transformers_name
         self.operation = "chat"
         self.features = frozenset({Feature.LOGPROBS})
+        self.worth_keeping = True
         self._settings = settings
         self._encoding = encoding
         self._decoding = decoding
