@@ -4,7 +4,7 @@
 #   BENCH=…           names of benches for `make bench`; all without it
 #   TORCH_BACKEND=…   cpu (default), or what uv knows: auto, cu130, …
 
-.PHONY: install dev-install demo up test bench lint types protos protos-check check clean
+.PHONY: install dev-install demo up test chaos bench lint types protos protos-check check clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -25,6 +25,9 @@ up: install ## run everything until Ctrl-C
 
 test: dev-install ## all tests: unit, contract, integration, end to end
 	.venv/bin/python -m pytest $(PYTEST_ARGS)
+
+chaos: dev-install ## kill and freeze processes under load, and find no wrong answer: build/chaos.json
+	@cd tests && ../.venv/bin/python -m chaos $(CHAOS_ARGS)
 
 bench: dev-install ## every published figure, beside what a user would pick instead; BENCH=embedder runs one
 	.venv/bin/python -m bench $(BENCH) $(BENCH_ARGS)
