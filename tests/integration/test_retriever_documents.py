@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -12,15 +11,14 @@ import psycopg
 import pytest
 import pytest_asyncio
 from google.protobuf import json_format
-from support.postgres import new_database
 from support.retriever import (
     REVISION,
     create,
     document,
     failure,
+    module_fixtures,
     new_name,
     packed,
-    retriever_on,
     upsert,
 )
 
@@ -34,22 +32,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def stub(url: str) -> AsyncIterator[Stub]:
-    async with retriever_on(url) as it:
-        yield it
-
-
-@pytest.fixture(scope="module")
-def url(postgres_server: str) -> Iterator[str]:
-    with new_database(postgres_server) as it:
-        yield it
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def name(stub: Stub) -> str:
-    """Name of a new collection of two dimensions."""
-    return (await create(stub, new_name())).name
+url, stub, name = module_fixtures()
 
 
 async def get(stub: Stub, collection: str, identifier: str) -> pb.Document:

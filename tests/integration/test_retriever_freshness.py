@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +12,16 @@ import grpc
 import numpy as np
 import psycopg
 import pytest
-import pytest_asyncio
-from support.postgres import new_database
-from support.retriever import create, document, failure, new_name, packed, retriever_on, upsert
+from support.retriever import (
+    create,
+    document,
+    failure,
+    module_fixtures,
+    new_name,
+    packed,
+    retriever_on,
+    upsert,
+)
 
 from quintet.retriever.v1 import retriever_service_pb2 as pb
 from quintet_servicekit.consistency import LAST, Epoch, decode_token, encode_token
@@ -29,22 +36,7 @@ FULL_LISTS = {"candidates": 15}
 """Settings under which a small collection fills the lists of candidates."""
 
 
-@pytest.fixture(scope="module")
-def url(postgres_server: str) -> Iterator[str]:
-    with new_database(postgres_server) as it:
-        yield it
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def stub(url: str) -> AsyncIterator[Stub]:
-    async with retriever_on(url, **FULL_LISTS) as it:
-        yield it
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def name(stub: Stub) -> str:
-    """Name of a new collection of two dimensions."""
-    return (await create(stub, new_name())).name
+url, stub, name = module_fixtures(**FULL_LISTS)
 
 
 async def search(stub: Stub, name: str, **fields: Any) -> pb.SearchResponse:

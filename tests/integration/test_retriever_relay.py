@@ -6,6 +6,7 @@ import asyncio
 import os
 import random
 import signal
+import sys
 import time
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Callable
@@ -113,6 +114,13 @@ def one(url: str, query: str) -> Any:
 END_RELAYS = (
     "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
     " WHERE application_name = 'quintet-retriever-relay' AND datname = current_database()"
+)
+
+
+ACTIVE_RELAYS = (
+    "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid)"
+    " WHERE locktype = 'advisory' AND application_name = 'quintet-retriever-relay'"
+    " AND datname = current_database()"
 )
 
 
@@ -227,13 +235,8 @@ async def test_of_several_relays_one_is_active_and_another_takes_over(
         for _ in range(2):
             other = retriever_on(database_url, cache=cache(redis_url))
             await stack.enter_async_context(other)
-        holders = (
-            "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid)"
-            " WHERE locktype = 'advisory' AND application_name = 'quintet-retriever-relay'"
-            " AND datname = current_database()"
-        )
         await replica.trusting()
-        assert one(database_url, holders) == 1
+        assert one(database_url, ACTIVE_RELAYS) == 1
         for _ in range(2):
             ended = one(
                 database_url,
@@ -243,10 +246,44 @@ async def test_of_several_relays_one_is_active_and_another_takes_over(
                 " AND datname = current_database()",
             )
             assert ended == 1
-            await until(lambda: one(database_url, holders) == 1)
+            await until(lambda: one(database_url, ACTIVE_RELAYS) == 1)
             assert await replica.trusting() == await replica.write() or replica.known()
         epoch = await replica.write()
         await until(lambda: replica.known() == epoch, seconds=2)
+
+
+async def test_when_the_active_relays_process_is_killed_another_takes_over(
+    database_url: str, redis_url: str
+) -> None:
+    variables = {
+        "QUINTET_RETRIEVER_DATABASE_URL": database_url,
+        "QUINTET_RETRIEVER_CACHE__REDIS_URL": redis_url,
+    }
+    first = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "quintet_retriever",
+        env=os.environ | variables,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        await until(lambda: one(database_url, ACTIVE_RELAYS) == 1, seconds=30)
+        async with replica_on(database_url, redis_url) as replica:
+            await replica.trusting()
+            first.kill()
+            await first.wait()
+            began = time.monotonic()
+            # Nothing is known until the other one vouches for what was read anew.
+            await until(lambda: one(database_url, ACTIVE_RELAYS) == 1, seconds=2)
+            await until(lambda: replica.known() is None, seconds=2)
+            await replica.trusting()
+            assert time.monotonic() - began < 3
+            epoch = await replica.write()
+            await until(lambda: replica.known() == epoch, seconds=1)
+    finally:
+        if first.returncode is None:
+            first.kill()
+            await first.wait()
 
 
 async def test_when_the_last_relay_ends_so_does_the_trust(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,8 +11,16 @@ import pytest
 import pytest_asyncio
 from google.protobuf import struct_pb2
 from numpy.typing import NDArray
-from support.postgres import new_database
-from support.retriever import create, document, failure, new_name, packed, retriever_on, upsert
+from support.retriever import (
+    create,
+    document,
+    failure,
+    module_fixtures,
+    new_name,
+    packed,
+    retriever_on,
+    upsert,
+)
 
 from quintet.retriever.v1 import retriever_service_pb2 as pb
 from quintet_servicekit.errors import Reason
@@ -27,22 +35,7 @@ APPROXIMATE = {"exact_chunks": 0}
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def stub(url: str) -> AsyncIterator[Stub]:
-    async with retriever_on(url) as it:
-        yield it
-
-
-@pytest.fixture(scope="module")
-def url(postgres_server: str) -> Iterator[str]:
-    with new_database(postgres_server) as it:
-        yield it
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def name(stub: Stub) -> str:
-    """Name of a new collection of two dimensions."""
-    return (await create(stub, new_name())).name
+url, stub, name = module_fixtures()
 
 
 async def search(stub: Stub, name: str, **fields: Any) -> list[pb.Hit]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -11,6 +11,7 @@ import grpc
 import numpy as np
 import psycopg
 import pytest
+import pytest_asyncio
 from numpy.typing import ArrayLike
 from pydantic import SecretStr
 
@@ -20,6 +21,7 @@ from quintet_retriever.app import open_application
 from quintet_retriever.settings import Settings
 from quintet_servicekit.errors import ServiceError, from_rpc_error
 from support.grpc_service import serving
+from support.postgres import new_database
 
 if TYPE_CHECKING:
     Stub: TypeAlias = pb_grpc.RetrieverServiceAsyncStub
@@ -39,6 +41,28 @@ async def retriever_on(database_url: str, **settings: Any) -> AsyncIterator[Stub
     chosen = settings_for(database_url, **settings)
     async with open_application(chosen) as application, serving(application, chosen) as channel:
         yield pb_grpc.RetrieverServiceStub(channel)
+
+
+def module_fixtures(**settings: Any) -> tuple[Any, Any, Any]:
+    """Return the fixtures `url`, `stub` and `name` of a module whose tests share one
+    database and one retriever of these settings; each has a new collection of two
+    dimensions, of that name."""
+
+    @pytest.fixture(scope="module")
+    def url(postgres_server: str) -> Iterator[str]:
+        with new_database(postgres_server) as it:
+            yield it
+
+    @pytest_asyncio.fixture(scope="module", loop_scope="module")
+    async def stub(url: str) -> AsyncIterator[Stub]:
+        async with retriever_on(url, **settings) as it:
+            yield it
+
+    @pytest_asyncio.fixture(loop_scope="module")
+    async def name(stub: Stub) -> str:
+        return (await create(stub, new_name())).name
+
+    return url, stub, name
 
 
 async def create(stub: Stub, name: str, dimension: int = 2) -> pb.Collection:
