@@ -116,7 +116,8 @@ class KeptAnswers:
         except ServiceError as error:
             if error.reason is Reason.MODEL_MISMATCH:
                 return None
-            if error.reason in _AWAY and question.need.weak:
+            # That nothing was found is an error, which cannot say that it may be stale.
+            if error.reason in _AWAY and question.need.weak and not kept.no_passages:
                 return Served(kept, _about(entry, "stale", tier))
             raise
         same = not found.invalidated and digest(found.hits) == kept.hits_digest
