@@ -12,6 +12,7 @@ c. One that is served as fast as can be has at least what the same replica ackno
 d. Its passages are the documents as they are at its epoch: none in an earlier version,
    none that was deleted, and none missing that the question must find.
 e. Its text and its citations are of its passages.
+f. It was not made before something that it had to know of declared it out of date.
 
 `d` holds of answers that may be stale too: their epoch tells how old they are.
 """
@@ -60,6 +61,8 @@ class Answer:
     """Identifiers of documents, and their chunks' texts."""
     text: str = ""
     citations: Sequence[pb.Citation] = ()
+    age: float = 0.0
+    """Seconds since it was made."""
     trace_id: str = ""
 
     @property
@@ -84,6 +87,8 @@ def faults(ledger: Ledger, answer: Answer) -> Iterator[str]:
         return
     if answer.epoch < answer.least:
         yield f"it is of {answer.epoch}, and had to be of {answer.least} at least"
+    if answer.ended - answer.age < ledger.outdated_until(answer.least):
+        yield f"it was made {answer.age:.3f} s before and declared out of date since"
     yield from _wrong_passages(ledger, answer, answer.epoch)
     yield from _wrong_text(ledger, answer)
 

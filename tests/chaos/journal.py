@@ -108,11 +108,15 @@ class Journal:
             it for it in ledger.documents if call.question.topic in (None, it.partition("-")[0])
         }
         lines = [
-            f"{fault}",
+            fault,
             f"seed {self.seed}, operation {self.operations}, collection {ledger.name},"
             f" trace {answer.trace_id or 'unknown'}",
-            f"{call}",
-            f"{answer}",
+            f"{call.rpc} of the {call.replica} at {call.consistency}, {call.began:.3f} to"
+            f" {answer.ended:.3f}: {call.question}",
+            f"had to be of {answer.least} at least, is of {answer.epoch}: {answer.outcome}"
+            f"{', possibly stale' if answer.stale else ''}, made {answer.age:.3f} s before",
+            *(f"  passage of {document}: {text}" for document, text in answer.passages),
+            f"  answer: {answer.text}",
             "earlier answers to this question:",
             *(
                 f"  {it.call.began:.3f} to {it.ended:.3f} by the {it.call.replica}: {it.outcome},"

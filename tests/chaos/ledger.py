@@ -68,6 +68,7 @@ class Ledger:
         self._open: set[Write] = set()
         self._acknowledged: list[_Acknowledgement] = []
         self._reached: list[Epoch] = []
+        self._outdated: list[tuple[Epoch, float]] = []
 
     @property
     def documents(self) -> Sequence[str]:
@@ -101,6 +102,15 @@ class Ledger:
         for write in writes:
             write.happened, write.epoch = happened, epoch
             self._open.discard(write)
+
+    def declare_outdated(self, token: str, began: float) -> None:
+        """Take down that what was made before then was declared out of date."""
+        self._outdated.append((self.learn(token), began))
+
+    def outdated_until(self, epoch: Epoch) -> float:
+        """Return the moment before which nothing may have been made that is served at an
+        epoch."""
+        return max((began for at, began in self._outdated if at <= epoch), default=-math.inf)
 
     def learn(self, token: str) -> Epoch:
         """Return a token's epoch, which the collection has reached."""

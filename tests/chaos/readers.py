@@ -251,6 +251,7 @@ def _answer(ledger: Ledger, call: Call, response: pb.AskResponse) -> Answer:
         passages=_passages(passage.hit for passage in response.passages),
         text=response.answer,
         citations=tuple(response.citations),
+        age=use.age.ToTimedelta().total_seconds(),
         trace_id=response.trail.trace_id,
     )
 

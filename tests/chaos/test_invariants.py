@@ -111,6 +111,16 @@ def test_what_may_be_stale_is_never_served_to_who_wants_it_fresh(ledger: Ledger)
     assert told(ledger, weak) == []
 
 
+def test_what_was_declared_out_of_date_is_caught(ledger: Ledger) -> None:
+    ledger.declare_outdated(encode_token(NAME, at(5)), 9.0)
+    kept = replace(answer(at(5)), age=1.0)
+    assert told(ledger, kept) == []
+    entitled = replace(kept, call=replace(kept.call, least=at(5), least_kept=at(5)))
+    assert told(ledger, entitled) == []
+    assert told(ledger, replace(entitled, age=2.0))
+    assert told(ledger, replace(kept, age=2.0)) == []
+
+
 def test_a_replica_must_know_its_own_writes_at_once_and_others_after_the_lease(
     ledger: Ledger,
 ) -> None:

@@ -68,10 +68,13 @@ class Scribe:
 
     async def purge(self, by: str) -> None:
         """Declare out of date what rests on the collection; no document changes."""
+        began = time.monotonic()
         call = self._replicas.gateways[by].PurgeCache(
             pb.PurgeCacheRequest(collection=self.ledger.name), timeout=WRITE_SECONDS
         )
-        await self._sent("PurgeCache", by, _token(call))
+        token = await self._sent("PurgeCache", by, _token(call))
+        if token is not None:
+            self.ledger.declare_outdated(token, began)
 
     async def create_collection(self, by: str) -> None:
         """Make the collection, however often it takes."""
