@@ -10,18 +10,22 @@ import sys
 import time
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import grpc
 import psycopg
 from psycopg.sql import SQL
 from pydantic import SecretStr
+from support.postgres import FAST
 from support.retriever import create, document, packed, retriever_on, settings_for
 
 from quintet.retriever.v1 import retriever_service_pb2 as pb
+from quintet_local import process
 from quintet_local.ports import free_port
+from quintet_local.postgres import Postgres
 from quintet_local.valkey import Valkey
 from quintet_retriever.database import Database, Operation, Statement
 from quintet_retriever.migrator import migrate
@@ -226,6 +230,25 @@ async def test_without_redis_writes_are_acknowledged_at_once_and_with_it_again_t
         async with asyncio.timeout(3):
             assert await replica.trusting() == await replica.read()
         await server.stop(again)
+
+
+async def test_a_restarted_postgresql_is_relayed_for_again(tmp_path: Path, redis_url: str) -> None:
+    server = Postgres(tmp_path, port=free_port(), options=FAST)
+    running = await server.start()
+    async with replica_on(server.dsn, redis_url) as replica:
+        before = await replica.trusting()
+        await process.stop(running, signal.SIGINT, grace=10)
+        await until(lambda: replica.known() is None, LEASE_SECONDS)
+        running = await server.start()
+        async with asyncio.timeout(10):
+            while True:
+                with suppress(grpc.aio.AioRpcError):
+                    assert await replica.trusting() == before
+                    break
+                await asyncio.sleep(0.05)
+        epoch = await replica.write()
+        await until(lambda: replica.known() == epoch, seconds=2)
+    await process.stop(running, signal.SIGINT, grace=10)
 
 
 async def test_of_several_relays_one_is_active_and_another_takes_over(

@@ -57,7 +57,7 @@ SELECT now.epoch, CASE
     ELSE NOT EXISTS (
         SELECT FROM {chunk} AS c
         WHERE document_key = ANY ((SELECT keys FROM rewritten)::bigint[])
-            AND {could_enter} AND {matches}
+            AND {could_enter} AND {matches_each}
     )
 END AS unchanged, CASE
     WHEN now.epoch = {since} THEN FALSE
