@@ -32,11 +32,13 @@ from quintet.gateway.v1 import gateway_service_pb2 as pb
 from quintet.gateway.v1.gateway_service_pb2_grpc import GatewayServiceStub
 from quintet.retriever.v1 import retriever_service_pb2 as retriever_pb
 from quintet.retriever.v1.retriever_service_pb2_grpc import RetrieverServiceStub
-from quintet_local.supervisor import Stack, running_stack
+from quintet_local.supervisor import Stack
 
 COLLECTION = "bench-freshness"
 LENGTHS = (14, 18, 22)
 """Words of the documents: each length cuts the reference into others."""
+MOST_CHARACTERS = 200
+"""Of a document: even what is drawn of hyphens then fits into the embedding model."""
 BATCH = 64
 """Documents a request, the retriever's most."""
 PAUSE_SECONDS = 0.05
@@ -69,8 +71,7 @@ async def bench(run: Run) -> list[Figure]:
     """Measure the share of hits, and what each kind of answer takes."""
     number, seconds = run.size(10_000, 300), run.size(60, 3)
     asked = questions(run.size(200, 10))
-    run.say("the five services with their caches: starting")
-    async with running_stack(run.folder / "cached") as stack, _Client.of(stack) as client:
+    async with run.cached_stack() as stack, _Client.of(stack) as client:
         run.say(f"{number} documents: embedding and writing")
         texts = list(islice(_texts(), number + seconds + 10))
         await client.fill(texts[:number])
@@ -157,7 +158,7 @@ def _texts() -> Iterator[str]:
         for its in words:
             for first in range(0, len(its) - length + 1, length):
                 text = " ".join(its[first : first + length])
-                if text not in told:
+                if text not in told and len(text) <= MOST_CHARACTERS:
                     told.add(text)
                     yield text
 
