@@ -1,17 +1,13 @@
-"""Calls to another service: the channel, and each call's span, deadline and errors.
-
-`Peer` is where a client-side breaker belongs once there is one: every call to
-the service goes through its two methods.
-"""
+"""Calls to another service: the channel, and each call's span, deadline, errors and breaker."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import grpc
 from opentelemetry import trace
@@ -20,8 +16,11 @@ from opentelemetry.trace import SpanKind, Status, StatusCode
 from prometheus_client import Counter, Histogram
 
 from quintet_servicekit import telemetry
-from quintet_servicekit.errors import ServiceError, from_rpc_error
+from quintet_servicekit.errors import Reason, ServiceError, from_rpc_error
 from quintet_servicekit.settings import ChannelSettings
+
+if TYPE_CHECKING:
+    from quintet_servicekit.breaker import Breaker
 
 _LABELS = ("grpc_service", "grpc_method")
 _HANDLED = Counter(
@@ -92,12 +91,15 @@ def open_channel(
 class Peer:
     """The service at the other end of a channel.
 
-    `name` is its short name ("embedder"), `service` its full protobuf name.
+    `name` is its short name ("embedder"), `service` its full protobuf name. Every call
+    is made inside `breaker`, where there is one, and raises CIRCUIT_OPEN while it is
+    open.
     """
 
-    def __init__(self, name: str, service: str) -> None:
+    def __init__(self, name: str, service: str, breaker: Breaker | None = None) -> None:
         self.name = name
         self._service = service
+        self._breaker = breaker
 
     async def unary(
         self,
@@ -112,7 +114,7 @@ class Peer:
         Raises the `ServiceError` that the service raised, or the one that the
         transport's failure means.
         """
-        with self._observed(method) as metadata:
+        with self._guarded(timeout), self._observed(method) as metadata:
             return await call(request, timeout=timeout, metadata=metadata)
 
     async def stream(
@@ -122,17 +124,24 @@ class Peer:
         request: Request,
         *,
         timeout: float,
+        first_timeout: float | None = None,
     ) -> AsyncGenerator[Response]:
         """Yield the responses of a streaming call; the whole stream has `timeout`
-        seconds. Closing the iterator cancels the call.
+        seconds, and its first response `first_timeout`. Closing the iterator cancels
+        the call.
 
         Raises as `unary` does.
         """
-        with self._observed(method) as metadata:
+        wait = timeout if first_timeout is None else min(timeout, first_timeout)
+        with self._guarded(wait) as first_message, self._observed(method) as metadata:
             responses = call(request, timeout=timeout, metadata=metadata)
             try:
-                async for response in responses:
+                iterator = aiter(responses)
+                response = await self._first(iterator, first_timeout)
+                while response is not None:
+                    first_message()
                     yield response
+                    response = await anext(iterator, None)
             finally:
                 responses.cancel()
 
@@ -149,13 +158,36 @@ class Peer:
         `requests` is read as fast as the far end takes it. It must not raise:
         gRPC would end the call as cancelled and drop the exception.
         """
-        with self._observed(method) as metadata:
+        with self._guarded(timeout) as first_message, self._observed(method) as metadata:
             responses = call(requests, timeout=timeout, metadata=metadata)
             try:
                 async for response in responses:
+                    first_message()
                     yield response
             finally:
                 responses.cancel()
+
+    async def _first(
+        self, responses: AsyncIterator[Response], seconds: float | None
+    ) -> Response | None:
+        try:
+            async with asyncio.timeout(seconds):
+                return await anext(responses, None)
+        except TimeoutError as error:
+            raise ServiceError(
+                Reason.DEADLINE_EXCEEDED,
+                f"the {self.name} service did not begin in time",
+                metadata={"hop": self.name},
+            ) from error
+
+    @contextmanager
+    def _guarded(self, timeout: float) -> Iterator[Callable[[], None]]:
+        """Yield what a stream calls when a message has come."""
+        if self._breaker is None:
+            yield lambda: None
+        else:
+            with self._breaker.guard(timeout=timeout) as guard:
+                yield guard.first_message
 
     @contextmanager
     def _observed(self, method: str) -> Iterator[tuple[tuple[str, str], ...]]:
@@ -176,6 +208,9 @@ class Peer:
         except grpc.aio.AioRpcError as error:
             code = error.code()
             raise self._service_error(error) from error
+        except ServiceError as error:
+            code = error.code
+            raise
         except (asyncio.CancelledError, GeneratorExit):
             code = grpc.StatusCode.CANCELLED
             raise

@@ -26,6 +26,9 @@ from quintet_servicekit.errors import Reason, ServiceError
 TRACE_ID_KEY = "quintet-trace-id"
 """Trailer with the trace's id, on every response."""
 
+PUSHBACK_KEY = "grpc-retry-pushback-ms"
+"""Trailer by which gRPC clients are told when to try again; never, where it is negative."""
+
 _LABELS = ("grpc_service", "grpc_method")
 _STARTED = Counter("grpc_server_started_total", "Calls that began.", _LABELS)
 _HANDLED = Counter(
@@ -246,12 +249,15 @@ class _Call:
 
     async def abort(self, error: ServiceError) -> None:
         """End the call with the error's status, details and the trace's id."""
+        # Else the caller's channel would try again at once what is refused for a while.
+        pushback = ((PUSHBACK_KEY, "-1"),) if error.reason is Reason.CIRCUIT_OPEN else ()
         await self._context.abort(
             error.code,
             error.message,
             (
                 (errors.DETAILS_KEY, errors.to_status(error).SerializeToString()),
                 (TRACE_ID_KEY, self._trace_id),
+                *pushback,
             ),
         )
 

@@ -598,6 +598,26 @@ class TestStatus:
         assert ["embedder", "serving", "mini,", "other"] in lines
         assert ["gateway", "serving"] in lines
 
+    def test_a_breaker_that_is_not_closed_tells_since_when_and_what_it_refused(
+        self, quintet: Quintet, gateway: RecordedGateway
+    ) -> None:
+        serving = pb.SERVICE_STATE_SERVING
+        closed = pb.Breaker(state=pb.BREAKER_STATE_CLOSED)
+        half_open = pb.Breaker(
+            state=pb.BREAKER_STATE_HALF_OPEN,
+            in_state=duration_pb2.Duration(seconds=12),
+            rejections=40,
+        )
+        gateway.replies["GetStatus"] = pb.GetStatusResponse(
+            services=[
+                pb.ServiceStatus(service="embedder", state=serving, breaker=closed, models=["m"]),
+                pb.ServiceStatus(service="retriever", state=serving, breaker=half_open),
+            ]
+        )
+        out = quintet("status").out
+        assert ["embedder", "serving", "closed", "m"] in [line.split() for line in out.splitlines()]
+        assert "half-open for 12 s, 40 calls refused" in out
+
     @pytest.mark.parametrize(
         ("state", "told"),
         [

@@ -18,6 +18,8 @@ from quintet.tokenizer.v1.tokenizer_service_pb2_grpc import (
     TokenizerServiceStub,
     add_TokenizerServiceServicer_to_server,
 )
+from quintet_servicekit.breaker import Breaker
+from quintet_servicekit.breaker_policy import BreakerSettings
 from quintet_servicekit.channel import Peer, open_channel
 from quintet_servicekit.errors import Reason, ServiceError
 from quintet_servicekit.server import Application, RunningServer
@@ -31,6 +33,7 @@ class Replica(TokenizerServiceServicer):
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.reason = Reason.DEPENDENCY_UNAVAILABLE
         self.healthy = True
         self.failures = 0
         self.calls = 0
@@ -39,7 +42,7 @@ class Replica(TokenizerServiceServicer):
         self.calls += 1
         if self.failures:
             self.failures -= 1
-            raise ServiceError(Reason.DEPENDENCY_UNAVAILABLE, "not now", retry_after=0.01)
+            raise ServiceError(self.reason, "not now", retry_after=0.01)
         return pb.CountResponse(model=self.name)
 
     async def check(self) -> None:
@@ -129,6 +132,40 @@ async def test_an_unavailable_call_is_tried_again_a_bounded_number_of_times() ->
                 await count(stub)
             assert caught.value.message == "not now"
             assert replica.calls == 3
+
+
+async def test_a_call_that_an_open_breaker_refuses_is_not_tried_again() -> None:
+    async with (
+        replicas("a") as ((replica,), target),
+        open_channel(target, SERVICE, ChannelSettings(max_attempts=3)) as channel,
+    ):
+        replica.failures, replica.reason = 1, Reason.CIRCUIT_OPEN
+        with pytest.raises(ServiceError) as caught:
+            await count(TokenizerServiceStub(channel))
+        assert caught.value.reason is Reason.CIRCUIT_OPEN
+        assert replica.calls == 1
+
+
+async def test_a_peer_makes_no_call_while_its_breaker_is_open() -> None:
+    breaker = Breaker(
+        "tokenizer",
+        BreakerSettings(consecutive_failures=2, open_seconds=600.0, max_open_seconds=600.0),
+    )
+    peer = Peer("tokenizer", SERVICE, breaker)
+    async with (
+        replicas("a") as ((replica,), target),
+        open_channel(target, SERVICE, ChannelSettings(max_attempts=1)) as channel,
+    ):
+        count = TokenizerServiceStub(channel).Count
+        replica.failures = 1_000
+        reasons = []
+        for _ in range(5):
+            with pytest.raises(ServiceError) as caught:
+                await peer.unary("Count", count, pb.CountRequest(), timeout=5)
+            reasons.append(caught.value.reason)
+        assert reasons == [Reason.DEPENDENCY_UNAVAILABLE] * 2 + [Reason.CIRCUIT_OPEN] * 3
+        assert replica.calls == 2
+        assert breaker.snapshot().rejections == 3
 
 
 async def test_retries_stop_when_they_are_a_large_share_of_all_calls() -> None:

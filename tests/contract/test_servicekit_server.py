@@ -31,7 +31,7 @@ SERVICE = "quintet.generator.v1.GeneratorService"
 class Scripted(GeneratorServiceServicer):
     """Does what a test tells it to."""
 
-    def __init__(self, act: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, act: Callable[[], Awaitable[object]]) -> None:
         self.act = act
         self.closed = asyncio.Event()
 
@@ -56,6 +56,19 @@ class Scripted(GeneratorServiceServicer):
         self, request: generator_pb.ListModelsRequest, context: Any
     ) -> generator_pb.ListModelsResponse:
         return generator_pb.ListModelsResponse()
+
+
+class Silent(Scripted):
+    """Acts before it yields."""
+
+    async def GenerateStream(
+        self, request: generator_pb.GenerateRequest, context: Any
+    ) -> AsyncIterator[generator_pb.GenerateStreamResponse]:
+        try:
+            await self.act()
+            yield generator_pb.GenerateStreamResponse()
+        finally:
+            self.closed.set()
 
 
 async def nothing() -> None:
@@ -190,6 +203,23 @@ async def test_a_deadline_ends_the_call_at_both_ends() -> None:
                 "Generate", stub.Generate, generator_pb.GenerateRequest(), timeout=0.05
             )
         await asyncio.wait_for(gone.wait(), 2)
+    assert caught.value.reason is Reason.DEADLINE_EXCEEDED
+    assert caught.value.metadata == {"hop": "generator"}
+
+
+async def test_a_stream_that_does_not_begin_in_time_fails_before_its_own_deadline() -> None:
+    servicer = Silent(asyncio.Event().wait)
+    async with serving(application(servicer)) as channel:
+        stream = Peer("generator", SERVICE).stream(
+            "GenerateStream",
+            GeneratorServiceStub(channel).GenerateStream,
+            generator_pb.GenerateRequest(question="q"),
+            timeout=30,
+            first_timeout=0.05,
+        )
+        with pytest.raises(ServiceError) as caught:
+            await anext(stream)
+        await asyncio.wait_for(servicer.closed.wait(), 2)
     assert caught.value.reason is Reason.DEADLINE_EXCEEDED
     assert caught.value.metadata == {"hop": "generator"}
 

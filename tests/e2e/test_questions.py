@@ -337,5 +337,6 @@ async def test_status_names_every_service_and_its_models(stack: TestStack) -> No
     states = {service.service: service for service in status.services}
     assert set(states) == {"tokenizer", "embedder", "retriever", "generator"}
     assert {it.state for it in states.values()} == {pb.SERVICE_STATE_SERVING}
+    assert {it.breaker.state for it in states.values()} == {pb.BREAKER_STATE_CLOSED}
     assert states["embedder"].models == ["all-MiniLM-L6-v2"]
     assert set(states["generator"].models) == {"extractive", "smollm2-135m-instruct"}

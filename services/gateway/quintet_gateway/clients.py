@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -16,8 +17,11 @@ from quintet.generator.v1.generator_service_pb2_grpc import GeneratorServiceStub
 from quintet.retriever.v1.retriever_service_pb2_grpc import RetrieverServiceStub
 from quintet.tokenizer.v1.tokenizer_service_pb2_grpc import TokenizerServiceStub
 from quintet_gateway.settings import Settings
+from quintet_servicekit.breaker import Breaker
+from quintet_servicekit.breaker_policy import BreakerSettings, Outcome, outcome_of
 from quintet_servicekit.cache_service import SERVICE as CACHE_SERVICE
 from quintet_servicekit.channel import Peer, open_channel
+from quintet_servicekit.errors import Reason, ServiceError
 from quintet_servicekit.settings import ChannelSettings
 
 if TYPE_CHECKING:
@@ -34,9 +38,13 @@ HEALTH_SECONDS = 1.0
 class Connection:
     """One service behind the gateway: its channel, and who it is in trails and spans."""
 
-    def __init__(self, name: str, address: str, settings: ChannelSettings) -> None:
+    def __init__(
+        self, name: str, address: str, settings: ChannelSettings, breaker: BreakerSettings
+    ) -> None:
         self.service = f"quintet.{name}.v1.{name.capitalize()}Service"
-        self.peer = Peer(name, self.service)
+        self.breaker = Breaker(name, breaker, classify=partial(_outcome_of, name))
+        self.peer = Peer(name, self.service, self.breaker)
+        # What operators ask of a cache tells nothing of the calls that questions make.
         self.cache_peer = Peer(name, CACHE_SERVICE)
         self.channel = open_channel(address, self.service, settings)
         self.caches: CacheServiceAsyncStub = CacheServiceStub(self.channel)
@@ -80,18 +88,26 @@ class Services:
         return self.connections[name].peer
 
 
+def _outcome_of(service: str, error: Exception) -> Outcome:
+    """Return what an error says about a service: nothing, where the service says that
+    something behind it is away. Its other models, or its cache, may well answer."""
+    if isinstance(error, ServiceError) and error.reason is Reason.DEPENDENCY_UNAVAILABLE:
+        return Outcome.FAILED if error.metadata.get("dependency") == service else Outcome.NEUTRAL
+    return outcome_of(error)
+
+
 @asynccontextmanager
 async def open_services(settings: Settings) -> AsyncIterator[Services]:
     """Open the connections; they connect when first used, and again after a loss."""
     async with AsyncExitStack() as stack:
         connections: dict[str, Connection] = {}
-        for name, address in (
-            ("tokenizer", settings.tokenizer_address),
-            ("embedder", settings.embedder_address),
-            ("retriever", settings.retriever_address),
-            ("generator", settings.generator_address),
+        for name, address, breaker in (
+            ("tokenizer", settings.tokenizer_address, settings.breaker),
+            ("embedder", settings.embedder_address, settings.breaker),
+            ("retriever", settings.retriever_address, settings.breaker),
+            ("generator", settings.generator_address, settings.generator_breaker),
         ):
-            connections[name] = Connection(name, address, settings.channel)
+            connections[name] = Connection(name, address, settings.channel, breaker)
             stack.push_async_callback(connections[name].close)
         channels: dict[str, Any] = {name: it.channel for name, it in connections.items()}
         yield Services(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
+from quintet_servicekit.breaker_policy import BreakerSettings
 from quintet_servicekit.cache import CacheSettings
 from quintet_servicekit.settings import ChannelSettings, ServiceSettings
 
@@ -37,6 +38,16 @@ class Settings(ServiceSettings):
 
     channel: ChannelSettings = ChannelSettings()
     """How the services are reached, for instance `QUINTET_GATEWAY_CHANNEL__MAX_ATTEMPTS`."""
+
+    breaker: BreakerSettings = BreakerSettings(overload_is_failure=False)
+    """When calls to the tokenizer, the embedder and the retriever are suspended, for
+    instance `QUINTET_GATEWAY_BREAKER__CONSECUTIVE_FAILURES`. They shed load cheaply, so
+    that is no reason to suspend all."""
+    generator_breaker: BreakerSettings = BreakerSettings(
+        overload_is_failure=False, fair_timeout_seconds=4.0
+    )
+    """The same for the generator. A language model takes seconds: a call that was given
+    less than four says nothing of its health."""
 
     cache: CacheSettings = CacheSettings(ttl_seconds=86_400)
     """Where answers are kept (L1) and for how long, for instance

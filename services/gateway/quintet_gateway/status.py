@@ -10,9 +10,16 @@ from quintet.embedder.v1 import embedder_service_pb2 as embedder_pb
 from quintet.gateway.v1 import gateway_service_pb2 as pb
 from quintet.generator.v1 import generator_service_pb2 as generator_pb
 from quintet.tokenizer.v1 import tokenizer_service_pb2 as tokenizer_pb
-from quintet_gateway.chain import Chain
+from quintet_gateway.chain import Chain, set_seconds
 from quintet_gateway.clients import Services
-from quintet_servicekit.errors import ServiceError
+from quintet_servicekit.breaker import Breaker, State
+from quintet_servicekit.errors import Reason, ServiceError
+
+_BREAKER_STATES = {
+    State.CLOSED: pb.BREAKER_STATE_CLOSED,
+    State.OPEN: pb.BREAKER_STATE_OPEN,
+    State.HALF_OPEN: pb.BREAKER_STATE_HALF_OPEN,
+}
 
 
 async def status_of(services: Services, chain: Chain) -> pb.GetStatusResponse:
@@ -23,7 +30,7 @@ async def status_of(services: Services, chain: Chain) -> pb.GetStatusResponse:
 
 
 async def _service(services: Services, chain: Chain, name: str) -> pb.ServiceStatus:
-    status = pb.ServiceStatus(service=name)
+    status = pb.ServiceStatus(service=name, breaker=_breaker(services.connections[name].breaker))
     try:
         serving = await services.connections[name].health()
     except grpc.aio.AioRpcError:
@@ -33,10 +40,18 @@ async def _service(services: Services, chain: Chain, name: str) -> pb.ServiceSta
     if serving:
         try:
             status.models.extend(await _models(services, chain, name))
-        except ServiceError:
-            # It left between the two questions.
-            status.state = pb.SERVICE_STATE_UNREACHABLE
+        except ServiceError as error:
+            if error.reason is not Reason.CIRCUIT_OPEN:
+                # It left between the two questions.
+                status.state = pb.SERVICE_STATE_UNREACHABLE
     return status
+
+
+def _breaker(breaker: Breaker) -> pb.Breaker:
+    now = breaker.snapshot()
+    told = pb.Breaker(state=_BREAKER_STATES[now.state], rejections=now.rejections)
+    set_seconds(told.in_state, now.seconds_in_state)
+    return told
 
 
 async def _models(services: Services, chain: Chain, name: str) -> list[str]:
