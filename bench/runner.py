@@ -27,6 +27,8 @@ NAMES = (
     "chain",
     "chain_model",
     "generator",
+    "caches",
+    "answers",
     "freshness",
 )
 """Modules of this package with an `async def bench(run: Run) -> list[Figure]`."""

