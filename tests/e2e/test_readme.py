@@ -34,6 +34,9 @@ async def test_its_commands_and_its_python_run_against_a_stack(stack: TestStack)
         "search",
         "documents",
         "status",
+        "ask",
+        "cache",
+        "cache",
     ]
     environment = {**os.environ, "QUINTET_STATE_DIR": str(stack.state_dir)}
     quintet = Path(sys.executable).with_name("quintet")

@@ -103,7 +103,9 @@ class CacheUse(_message.Message):
     HITS_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
     tier: _builtins.str
-    """Tier: "l1", "l1-semantic", "l2", "l3", "completions" or "counts"."""
+    """Tier: "l1", "l1-semantic", "l2" (queries), "l2-passages", "l3", "completions" or
+    "counts".
+    """
     outcome: Global___CacheOutcome.ValueType
     """How it served; for several texts, how the first that was not a hit was served."""
     store: Global___CacheStore.ValueType
