@@ -19,7 +19,7 @@ from quintet_servicekit.consistency import Epoch, decode_token, encode_token
 from quintet_servicekit.epochs import EpochWatch
 from quintet_servicekit.errors import Reason, ServiceError
 
-LIMITS = AskLimits(5, 1_500, 160, 256, 0.6)
+LIMITS = AskLimits(5, 1_500, 160, 256, 0.6, 60)
 MODEL = generator_pb.Model(name="m", revision="r", prompt_revision="p")
 EMBEDDING = EmbeddingModel("e", "er")
 
@@ -32,7 +32,7 @@ def question(
 ) -> Question:
     request = pb.AskRequest(collection="notes", question="Who?")
     request.MergeFrom(pb.AskRequest(**fields))  # type: ignore[arg-type]
-    return Question(request, model, embedding, Need(), limits)
+    return Question(request, model, (), embedding, Need(), limits)
 
 
 def a_filter(value: str) -> retriever_pb.Filter:
@@ -58,7 +58,7 @@ OTHERS = {
     ),
     "embedding model": question(embedding=EmbeddingModel("f", "er")),
     "embedding's revision": question(embedding=EmbeddingModel("e", "es")),
-    "server's limits": question(limits=AskLimits(5, 1_000, 160, 256, 0.6)),
+    "server's limits": question(limits=AskLimits(5, 1_000, 160, 256, 0.6, 60)),
 }
 
 

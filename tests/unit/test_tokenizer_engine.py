@@ -11,9 +11,9 @@ import pytest
 from quintet_servicekit.cache import CacheSettings
 from quintet_servicekit.errors import Reason, ServiceError
 from quintet_servicekit.executor import BoundedExecutor
+from quintet_servicekit.token_estimate import estimate_tokens
 from quintet_tokenizer.count_cache import CountCache
 from quintet_tokenizer.engine import Engine
-from quintet_tokenizer.estimate import estimate_tokens
 from quintet_tokenizer.models import IntArray, Model, Side, Tokens
 
 

@@ -13,9 +13,10 @@ from quintet.gateway.v1 import kept_answer_pb2 as kept_pb
 from quintet.gateway.v1.gateway_service_pb2_grpc import add_GatewayServiceServicer_to_server
 from quintet_gateway.answering import Answerer
 from quintet_gateway.ask import Asker
+from quintet_gateway.budget import Plan
 from quintet_gateway.cache_admin import CacheAdmin
 from quintet_gateway.catalog import Catalog
-from quintet_gateway.clients import Services, open_services
+from quintet_gateway.clients import Readiness, Services, open_services
 from quintet_gateway.freshness import Freshness
 from quintet_gateway.ingest import ChunkPlan, Ingester
 from quintet_gateway.ingest_stream import StreamLimits
@@ -30,7 +31,6 @@ from quintet_servicekit.cache import Cache, Codec, Flights, Remote, open_remote
 from quintet_servicekit.cache_service import SERVICE as CACHE_SERVICE
 from quintet_servicekit.cache_service import CacheServicer, register_cache_service
 from quintet_servicekit.epochs import EpochNews, EpochWatch, open_watch
-from quintet_servicekit.errors import Reason, ServiceError
 from quintet_servicekit.server import Application
 
 SERVICE = "quintet.gateway.v1.GatewayService"
@@ -80,14 +80,14 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
         watch = await stack.enter_async_context(open_watch(remote, forget))
         servicer = _servicer(settings, services, _Caches(answers, flights, near, watch, remote))
 
+        readiness = Readiness(services, start_seconds=settings.start_seconds)
+
         async def warm_up() -> None:
             for connection in services.connections.values():
                 connection.is_ready()  # begins to connect
 
         async def check() -> None:
-            away = [name for name, it in services.connections.items() if not it.is_ready()]
-            if away:
-                raise ServiceError(Reason.DEPENDENCY_UNAVAILABLE, f"not ready: {', '.join(away)}")
+            readiness.check()
 
         def register(server: grpc.aio.Server) -> None:
             add_GatewayServiceServicer_to_server(servicer, server)
@@ -119,6 +119,7 @@ def _servicer(settings: Settings, services: Services, caches: _Caches) -> Gatewa
             prompt_overhead_tokens=settings.prompt_overhead_tokens,
             default_answer_tokens=settings.default_answer_tokens,
             min_citation_support=settings.min_citation_support,
+            max_staleness_seconds=settings.max_staleness_seconds,
         ),
     )
     news = EpochNews(caches.remote) if caches.remote else None
@@ -157,6 +158,8 @@ def _servicer(settings: Settings, services: Services, caches: _Caches) -> Gatewa
             kept,
             freshness,
         ),
+        ask_plan=_plan(settings, "Embed", "Search", "Count", "GenerateStream"),
+        search_plan=_plan(settings, "Embed", "Search"),
         stream_limits=StreamLimits(
             documents_in_flight=settings.documents_in_flight,
             chars_in_flight=settings.chars_in_flight,
@@ -166,4 +169,18 @@ def _servicer(settings: Settings, services: Services, caches: _Caches) -> Gatewa
         ),
         ask_seconds=settings.ask_seconds,
         max_question_chars=settings.max_question_chars,
+    )
+
+
+def _plan(settings: Settings, *methods: str) -> Plan:
+    floors = {
+        "Embed": settings.embed_floor_seconds,
+        "Search": settings.search_floor_seconds,
+        "Count": settings.count_floor_seconds,
+        "GenerateStream": settings.first_text_floor_seconds,
+    }
+    return Plan(
+        {method: floors[method] for method in methods},
+        reply_seconds=settings.reply_seconds,
+        substitute_after=settings.substitute_after_seconds,
     )

@@ -9,23 +9,27 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 
 from quintet.cache.v1 import cache_service_pb2 as cache_pb
 from quintet.gateway.v1 import gateway_service_pb2 as pb
 from quintet_gateway.answering import Answerer
-from quintet_gateway.catalog import Catalog
+from quintet_gateway.catalog import Catalog, is_extractive
 from quintet_gateway.chain import Chain
+from quintet_gateway.degradation import out_of_time
 from quintet_gateway.events import Collector, events_of
 from quintet_gateway.freshness import Freshness
-from quintet_gateway.kept import KeptAnswers, Outdated, Served
+from quintet_gateway.kept import Entry, KeptAnswers, Outdated, Served
 from quintet_gateway.near import NearQuestions
 from quintet_gateway.question import Question, Questions
-from quintet_gateway.searching import Found, Searcher
+from quintet_gateway.searching import Found, QueryVector, Searcher
 from quintet_servicekit.cache import Flights, key_of
 from quintet_servicekit.cache.use import CacheUse, note_use
 from quintet_servicekit.cache_service import use_message
 from quintet_servicekit.consistency import encode_token
 from quintet_servicekit.errors import Reason, ServiceError
+
+SEMANTIC_STEP = "semantic look-up"
 
 
 class Asker:
@@ -91,10 +95,9 @@ class Asker:
     ) -> AsyncGenerator[pb.AskStreamResponse]:
         """Yield the events of an answer that is not kept, together with all who wait for
         the same."""
-        found = outdated.found if outdated else None
         key = self._flight(question)
         if key is None:
-            async with aclosing(self._work(chain, question, found)) as events:
+            async with aclosing(self._work(chain, question, outdated)) as events:
                 async for event in events:
                     yield event
             return
@@ -103,7 +106,7 @@ class Asker:
         def work() -> AsyncGenerator[pb.AskStreamResponse]:
             nonlocal leads
             leads = True
-            return self._work(chain, question, found)
+            return self._work(chain, question, outdated)
 
         async with aclosing(self._flights.join(key, work)) as events:
             async for event in events:
@@ -114,38 +117,77 @@ class Asker:
         answer they cannot share.
 
         It names the epoch that the answer will be made at or after. Who asks after a
-        later write is known asks under another key.
+        later write is known asks under another key, as does who wants another failure
+        or staleness passed over.
         """
         known = self._freshness.known(question.collection)
         if not question.may_be_kept or question.need.present or known is None:
             return None
         epoch = max(known, question.need.epoch or known)
-        return key_of(question.key, epoch.collection, epoch.number)
+        return key_of(
+            question.key,
+            epoch.collection,
+            epoch.number,
+            question.request.fail_if_degraded,
+            str(question.max_staleness_seconds),
+        )
 
     async def _work(
-        self, chain: Chain, question: Question, found: Found | None
+        self, chain: Chain, question: Question, outdated: Outdated | None
     ) -> AsyncGenerator[pb.AskStreamResponse]:
         began = time.perf_counter()
-        if found is None:
+        if outdated is None:
+            standing = None
             made = self._kept.at_hand(question) or await self._find(chain, question)
             if isinstance(made, Served):
                 for event in events_of(_response(question, made, chain)):
                     yield event
                 return
             question, found = made
+        else:
+            found, standing = outdated.found, outdated.standing
+        if not found.hits:
+            self._keep(chain, question, found, None, began)
+            raise _nothing_found(question)
         collector = Collector()
-        if found.hits:
-            async with aclosing(self._answerer.events(chain, question, found.hits)) as events:
+        async with aclosing(self._answered(chain, question, found, standing)) as events:
+            async for event in events:
+                collector.add(event)
+                if event.HasField("completed"):
+                    self._keep(chain, question, found, collector.response, began)
+                yield event
+
+    async def _answered(
+        self, chain: Chain, question: Question, found: Found, standing: Entry | None
+    ) -> AsyncGenerator[pb.AskStreamResponse]:
+        """Yield the events of an answer from what was found; of the one from before that
+        is still `standing`, if the generator's models but for the extractive one fail."""
+        if standing is not None:
+            question = replace(
+                question,
+                substitutes=[it for it in question.substitutes if not is_extractive(it)],
+            )
+        held: list[pb.AskStreamResponse] = []
+        made = self._answerer.events(chain, question, found.hits, replaceable=standing is not None)
+        try:
+            async with aclosing(made) as events:
                 async for event in events:
+                    # The passages of an answer that may yet be replaced are not told.
+                    if standing is not None and event.HasField("passages_found"):
+                        held.append(event)
+                        continue
+                    while held:
+                        yield held.pop()
+                    standing = None
                     if event.HasField("completed"):
                         _finish(event.completed, question, found, chain)
-                    collector.add(event)
-                    if event.HasField("completed"):
-                        self._keep(question, found, collector.response, began)
                     yield event
-        else:
-            self._keep(question, found, None, began)
-            raise _nothing_found(question)
+        except ServiceError as error:
+            if standing is None:
+                raise
+            served = self._kept.stale(chain, standing, "generator", error)
+            for event in events_of(_response(question, served, chain)):
+                yield event
 
     async def _find(self, chain: Chain, question: Question) -> Served | tuple[Question, Found]:
         """Return a near question's answer, or what the question finds, with the question,
@@ -165,15 +207,33 @@ class Asker:
         query = question.query(self._freshness.demand(question.collection, question.need))
         vector = await self._searcher.vector(chain, query)
         if vector and question.may_be_kept and self._near.wanted(question.request):
-            served = await self._near.look_up(chain, question, vector)
+            served = await self._near_answer(chain, question, vector)
             if served is not None:
                 return served
         return question, await self._searcher.search(chain, query, vector)
 
+    async def _near_answer(
+        self, chain: Chain, question: Question, vector: QueryVector
+    ) -> Served | None:
+        if chain.is_short_after("Embed"):
+            chain.degradations.pass_over(
+                SEMANTIC_STEP,
+                out_of_time(SEMANTIC_STEP),
+                pb.SUBSTITUTE_STEP_SKIPPED,
+                "kept answers to near questions were not looked for",
+            )
+            return None
+        return await self._near.look_up(chain, question, vector)
+
     def _keep(
-        self, question: Question, found: Found, response: pb.AskResponse | None, began: float
+        self,
+        chain: Chain,
+        question: Question,
+        found: Found,
+        response: pb.AskResponse | None,
+        began: float,
     ) -> None:
-        if not question.may_be_kept:
+        if not question.may_be_kept or chain.degradations.messages:
             return
         if response is not None and not question.made_by(response):
             # Another model serves than the one that the key names.
@@ -188,12 +248,13 @@ class Asker:
 def _response(question: Question, served: Served, chain: Chain) -> pb.AskResponse:
     if served.kept.no_passages:
         raise _nothing_found(question)
-    response = pb.AskResponse()
-    response.CopyFrom(served.kept.response)
+    # Parsed for this look-up alone, so no copy is needed.
+    response = served.kept.response
     response.ClearField("usage")
     response.cache.CopyFrom(served.about)
     response.consistency_token = encode_token(question.collection, served.epoch)
     response.trail.CopyFrom(chain.trail())
+    response.degradations.extend(chain.degradations.messages)
     return response
 
 
@@ -201,6 +262,7 @@ def _finish(completed: pb.Completed, question: Question, found: Found, chain: Ch
     """Add what the generator's end does not know."""
     completed.usage.embedding_tokens = found.vector.tokens if found.vector else 0
     completed.trail.CopyFrom(chain.trail())
+    completed.degradations.extend(chain.degradations.messages)
     completed.consistency_token = found.token
     use = CacheUse("l1", "miss") if question.may_be_kept else CacheUse("l1", "bypass", lookups=0)
     completed.cache.use.CopyFrom(use_message(use))

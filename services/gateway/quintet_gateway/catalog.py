@@ -7,6 +7,7 @@ the gateway forget and ask again.
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from quintet.generator.v1 import generator_service_pb2 as generator_pb
 from quintet.retriever.v1 import retriever_service_pb2 as retriever_pb
 from quintet_gateway.chain import Chain
 from quintet_gateway.clients import Services
+from quintet_gateway.degradation import AWAY
 from quintet_servicekit.cache import Cache, CacheSettings, Codec
 from quintet_servicekit.deadline import Deadline
 from quintet_servicekit.errors import Reason, ServiceError
@@ -22,7 +24,12 @@ from quintet_servicekit.errors import Reason, ServiceError
 LIST_SECONDS = 5.0
 """How long the generator may take to list its models."""
 
+LIST_PATIENCE = 0.25
+"""How long a question waits for that list, in seconds, where an older one is at hand."""
+
 _GENERATORS = "generators"
+EXTRACTIVE = "extractive"
+"""The generator's name of the backend that composes answers of the passages' sentences."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +47,7 @@ class Catalog:
         self._services = services
         self._collections: OrderedDict[str, EmbeddingModel] = OrderedDict()
         self._max_collections = max_collections
+        self._last_listed: generator_pb.ListModelsResponse | None = None
         self._generators = Cache(
             "models",
             Codec(
@@ -92,20 +100,37 @@ class Catalog:
                 return model
         raise _no_model(name)
 
-    async def generator(self, name: str) -> generator_pb.Model:
-        """Return the generator's model of that name, or its default for an empty one.
+    async def generators(self, name: str) -> list[generator_pb.Model]:
+        """Return the generator's model of that name, or its default for an empty one, and
+        then its others by preference, of which the extractive one comes last.
 
         Raises `ServiceError` MODEL_NOT_FOUND.
         """
-        listed = await self._generators.get_or_load(_GENERATORS, self._list_generators)
-        for model in listed.value.models:
-            if model.name == name or (not name and model.is_default):
-                return model
+        models = (await self._listed_generators()).models
+        for wanted in models:
+            if wanted.name == name or (not name and wanted.is_default):
+                others = [model for model in models if model.name != wanted.name]
+                return [wanted, *sorted(others, key=is_extractive)]
         raise _no_model(name)
 
     def forget_generators(self) -> None:
         """Drop what is remembered of the generator's models."""
         self._generators.discard([_GENERATORS])
+
+    async def _listed_generators(self) -> generator_pb.ListModelsResponse:
+        """Return the generator's models; while it is away those that it had."""
+        try:
+            async with asyncio.timeout(None if self._last_listed is None else LIST_PATIENCE):
+                found = await self._generators.get_or_load(_GENERATORS, self._list_generators)
+        except (TimeoutError, ServiceError) as error:
+            away = isinstance(error, TimeoutError) or error.reason in AWAY
+            if self._last_listed is None or not away:
+                raise
+            # Remembered again, so that the next ones do not wait as long.
+            self._generators.put(_GENERATORS, self._last_listed)
+            return self._last_listed
+        self._last_listed = found.value
+        return found.value
 
     async def _list_generators(self) -> generator_pb.ListModelsResponse:
         # A chain of its own: who asks first may leave while others wait.
@@ -115,6 +140,11 @@ class Catalog:
             self._services.generator.ListModels,
             generator_pb.ListModelsRequest(),
         )
+
+
+def is_extractive(model: generator_pb.Model) -> bool:
+    """Whether a model's answers are sentences of the passages."""
+    return model.backend == EXTRACTIVE
 
 
 def _no_model(name: str) -> ServiceError:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager
 from typing import Any, TypeVar
 
 import grpc
@@ -13,19 +13,30 @@ from opentelemetry import trace
 
 from quintet.gateway.v1 import gateway_service_pb2 as pb
 from quintet.generator.v1 import generator_service_pb2 as generator_pb
+from quintet_gateway.budget import Plan
+from quintet_gateway.degradation import Degradations, reason_value
 from quintet_servicekit import telemetry
 from quintet_servicekit.channel import Peer
 from quintet_servicekit.deadline import Deadline
+from quintet_servicekit.errors import ServiceError
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
 
 
 class Chain:
-    """Makes the calls of one request, each with the time that is left, and notes them."""
+    """Makes the calls of one request, each with its share of the time that is left, and
+    notes them, as well as what is served for those that fail.
 
-    def __init__(self, deadline: Deadline) -> None:
+    Without a `plan` each call gets all the time that is left.
+    """
+
+    def __init__(
+        self, deadline: Deadline, plan: Plan | None = None, *, fail_if_degraded: bool = False
+    ) -> None:
+        self.degradations = Degradations(forbidden=fail_if_degraded)
         self._deadline = deadline
+        self._plan = plan
         self._began = time.perf_counter()
         self._hops: list[pb.Hop] = []
 
@@ -35,15 +46,22 @@ class Chain:
         method: str,
         call: grpc.aio.UnaryUnaryMultiCallable[Request, Response],
         request: Request,
+        *,
+        replaceable: bool = False,
     ) -> Response:
-        """Return the response of a unary call; raises as `Peer.unary` does."""
-        hop = self._begin(peer, method)
-        try:
-            response = await peer.unary(
-                method, call, request, timeout=self._deadline.remaining(peer.name)
-            )
-        finally:
-            self._end(hop)
+        """Return the response of a unary call; raises as `Peer.unary` does.
+
+        `replaceable`: something else is served if it fails, so it is not waited for as
+        long as there is time.
+        """
+        with self._hop(peer, method) as hop:
+            budget = self._deadline.remaining(peer.name)
+            if self._plan is not None:
+                budget = self._plan.share(method, budget, replaceable=replaceable)
+            set_seconds(hop.budget, budget)
+            response = await peer.unary(method, call, request, timeout=budget)
+        if self._plan is not None:
+            self._plan.answered(method, _seconds(hop.duration))
         hop.model = getattr(response, "model", "")
         _note_cache(hop, response)
         return response
@@ -54,23 +72,40 @@ class Chain:
         method: str,
         call: grpc.aio.UnaryStreamMultiCallable[Request, Response],
         request: Request,
+        *,
+        replaceable: bool = False,
     ) -> AsyncGenerator[Response]:
-        """Yield the responses of a streaming call; raises as `Peer.stream` does."""
-        hop = self._begin(peer, method)
-        try:
-            timeout = self._deadline.remaining(peer.name)
-            async with aclosing(peer.stream(method, call, request, timeout=timeout)) as responses:
+        """Yield the responses of a streaming call; raises as `Peer.stream` does.
+
+        `replaceable`: something else is tried if it does not begin, so time for that is
+        kept free.
+        """
+        with self._hop(peer, method) as hop:
+            timeout, first = self._deadline.remaining(peer.name), None
+            if self._plan is not None:
+                if replaceable:
+                    first = self._plan.first_share(method, timeout)
+                timeout = self._plan.share(method, timeout)
+            set_seconds(hop.budget, first or timeout)
+            stream = peer.stream(method, call, request, timeout=timeout, first_timeout=first)
+            async with aclosing(stream) as responses:
                 async for response in responses:
                     if not hop.HasField("first_message"):
-                        set_seconds(hop.first_message, self._since_arrival() - _seconds(hop.start))
+                        self._note_first(hop)
                     yield response
-        finally:
-            self._end(hop)
 
     def complete(self, last: generator_pb.Completed) -> None:
         """Note what only the last message of the latest call's stream says."""
         self._hops[-1].model = last.model
         _note_cache(self._hops[-1], last)
+
+    def is_short(self, method: str) -> bool:
+        """Whether too little time is left for a call of that method."""
+        return self._plan is not None and self._plan.is_short(method, self._left())
+
+    def is_short_after(self, method: str) -> bool:
+        """Whether too little time is left for what comes after a call of that method."""
+        return self._plan is not None and self._plan.is_short_after(method, self._left())
 
     def trail(self) -> pb.Trail:
         """Return what happened so far."""
@@ -78,14 +113,28 @@ class Chain:
         set_seconds(trail.total, self._since_arrival())
         return trail
 
-    def _begin(self, peer: Peer, method: str) -> pb.Hop:
+    @contextmanager
+    def _hop(self, peer: Peer, method: str) -> Iterator[pb.Hop]:
         hop = pb.Hop(service=peer.name, method=method)
         set_seconds(hop.start, self._since_arrival())
         self._hops.append(hop)
-        return hop
+        try:
+            yield hop
+        except ServiceError as error:
+            hop.failure = reason_value(error)
+            raise
+        finally:
+            set_seconds(hop.duration, self._since_arrival() - _seconds(hop.start))
+            set_seconds(hop.left, max(0.0, self._left()))
 
-    def _end(self, hop: pb.Hop) -> None:
-        set_seconds(hop.duration, self._since_arrival() - _seconds(hop.start))
+    def _note_first(self, hop: pb.Hop) -> None:
+        seconds = self._since_arrival() - _seconds(hop.start)
+        set_seconds(hop.first_message, seconds)
+        if self._plan is not None:
+            self._plan.answered(hop.method, seconds)
+
+    def _left(self) -> float:
+        return self._deadline.at - time.monotonic()
 
     def _since_arrival(self) -> float:
         return time.perf_counter() - self._began

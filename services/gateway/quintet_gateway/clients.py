@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -86,6 +87,28 @@ class Services:
     def peer(self, name: str) -> Peer:
         """Return the peer that calls to service `name` go through."""
         return self.connections[name].peer
+
+
+class Readiness:
+    """Whether a gateway is ready: at first when all services are, or after
+    `start_seconds`, and from then on while any is.
+
+    What it serves without the others is marked. Were it not ready, all its replicas
+    would leave at once with any service.
+    """
+
+    def __init__(self, services: Services, *, start_seconds: float) -> None:
+        self._connections = services.connections
+        self._all_until = time.monotonic() + start_seconds
+
+    def check(self) -> None:
+        """Raise `ServiceError` DEPENDENCY_UNAVAILABLE while it is not."""
+        away = [name for name, it in self._connections.items() if not it.is_ready()]
+        starting = time.monotonic() < self._all_until
+        if not away:
+            self._all_until = 0.0
+        elif starting or len(away) == len(self._connections):
+            raise ServiceError(Reason.DEPENDENCY_UNAVAILABLE, f"not ready: {', '.join(away)}")
 
 
 def _outcome_of(service: str, error: Exception) -> Outcome:

@@ -7,11 +7,11 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from quintet.errors.v1 import error_reason_pb2
 from quintet.gateway.v1 import gateway_service_pb2 as pb
 from quintet_gateway import validate
 from quintet_gateway.chain import Chain
 from quintet_gateway.concurrently import each
+from quintet_gateway.degradation import reason_value
 from quintet_gateway.ingest import Ingester
 from quintet_servicekit import telemetry
 from quintet_servicekit.deadline import Deadline
@@ -104,6 +104,6 @@ def _refused(error: ServiceError) -> pb.Refused:
     code: int = error.code.value[0]
     return pb.Refused(
         code=code,
-        reason=error_reason_pb2.ErrorReason.Value(f"ERROR_REASON_{error.reason}"),
+        reason=reason_value(error),
         message=error.message,
     )

@@ -18,6 +18,7 @@ from quintet.gateway.v1 import gateway_service_pb2 as pb
 from quintet.gateway.v1 import kept_answer_pb2 as kept_pb
 from quintet.retriever.v1 import retriever_service_pb2 as retriever_pb
 from quintet_gateway.chain import Chain
+from quintet_gateway.degradation import out_of_time
 from quintet_gateway.freshness import Freshness
 from quintet_gateway.question import Question
 from quintet_gateway.searching import Found, Query, QueryVector, Searcher
@@ -31,16 +32,9 @@ from quintet_servicekit.errors import Reason, ServiceError
 SCHEMA = 1
 """Raise it when KeptAnswer changes in a way that older gateways would misread."""
 
-_AWAY = frozenset(
-    {
-        Reason.DEPENDENCY_UNAVAILABLE,
-        Reason.CIRCUIT_OPEN,
-        Reason.NOT_READY,
-        Reason.OVERLOADED,
-        Reason.DEADLINE_EXCEEDED,
-    }
-)
-"""Reasons for which nobody can tell whether an answer still holds."""
+
+Entry = cache.Found[kept_pb.KeptAnswer]
+"""A kept answer as it was found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +52,15 @@ class Served:
 
 @dataclass(frozen=True, slots=True)
 class Outdated:
-    """A kept answer does not hold any more; `found` is what the question finds now."""
+    """A kept answer does not hold any more; `found` is what the question finds now.
+
+    `standing` is the answer all the same, where each of its passages is still found as
+    it was and the request takes what may be stale: it lacks what was written since, and
+    says nothing that is not in the documents.
+    """
 
     found: Found
+    standing: Entry | None
 
 
 class KeptAnswers:
@@ -96,7 +96,7 @@ class KeptAnswers:
         question in the same scope, if it is there and holds; raises as `look_up`."""
         known = self._freshness.known(question.collection)
 
-        def holds(found: cache.Found[kept_pb.KeptAnswer]) -> bool:
+        def holds(found: Entry) -> bool:
             return question.need.met_by(epoch_of(found.value), known)
 
         entry = await self._tier.get(key)
@@ -108,23 +108,52 @@ class KeptAnswers:
         kept = entry.value
         if holds(entry):
             return Served(kept, _about(entry, "hit", tier))
+        # That nothing was found is an error, which cannot say that it may be stale.
+        as_stale = not kept.no_passages and entry.age_seconds < question.max_staleness_seconds
+        if as_stale and chain.is_short("Search"):
+            return self.stale(chain, entry, "revalidation", out_of_time("revalidation"), tier)
         query = question.query(self._freshness.demand(question.collection, question.need))
         try:
             found = await self._searcher.search(
-                chain, _as_kept(query, kept), _vector(question, kept), kept.state
+                chain,
+                _as_kept(query, kept),
+                _vector(question, kept),
+                kept.state,
+                replaceable=as_stale,
             )
         except ServiceError as error:
             if error.reason is Reason.MODEL_MISMATCH:
                 return None
-            # That nothing was found is an error, which cannot say that it may be stale.
-            if error.reason in _AWAY and question.need.weak and not kept.no_passages:
-                return Served(kept, _about(entry, "stale", tier))
-            raise
+            if not as_stale:
+                raise
+            return self.stale(chain, entry, "retriever", error, tier)
         same = not found.invalidated and digest(found.hits) == kept.hits_digest
         if not (found.unchanged or same):
-            return Outdated(found) if key == question.key else None
+            if key != question.key:
+                return None
+            standing = as_stale and not found.invalidated and _still_found(kept, found.hits)
+            return Outdated(found, entry if standing else None)
         self.keep(key, _at(kept, question.collection, found), entry.saved_seconds)
         return Served(kept, _about(entry, "revalidated", tier))
+
+    def stale(
+        self,
+        chain: Chain,
+        entry: Entry,
+        hop: str,
+        error: ServiceError,
+        tier: str = "l1",
+    ) -> Served:
+        """Return a kept answer that may be out of date, for what failed with `error` at
+        `hop`. Raises `error` where nothing may be served instead."""
+        chain.degradations.pass_over(
+            hop,
+            error,
+            pb.SUBSTITUTE_STALE_ANSWER,
+            "an answer from before, which may be out of date",
+            age_seconds=entry.age_seconds,
+        )
+        return Served(entry.value, _about(entry, "stale", tier))
 
     def at_hand(self, question: Question) -> Served | None:
         """Return the kept answer of a question if this replica's memory has it and it is
@@ -201,13 +230,21 @@ def digest(hits: Sequence[retriever_pb.Hit]) -> bytes:
     """Return a digest of what was found, in its order, but for the scores."""
     state = hashlib.blake2b(digest_size=16)
     for hit in hits:
-        # The text too: versions begin anew with a document that was deleted.
-        bare = retriever_pb.Hit()
-        bare.CopyFrom(hit)
-        bare.ClearField("score")
-        bare.ClearField("scores")
-        state.update(bare.SerializeToString(deterministic=True))
+        state.update(_bare(hit))
     return state.digest()
+
+
+def _bare(hit: retriever_pb.Hit) -> bytes:
+    # The text too: versions begin anew with a document that was deleted.
+    bare = retriever_pb.Hit()
+    bare.CopyFrom(hit)
+    bare.ClearField("score")
+    bare.ClearField("scores")
+    return bare.SerializeToString(deterministic=True)
+
+
+def _still_found(kept: kept_pb.KeptAnswer, hits: Sequence[retriever_pb.Hit]) -> bool:
+    return {_bare(it.hit) for it in kept.response.passages} <= {_bare(hit) for hit in hits}
 
 
 def _at(kept: kept_pb.KeptAnswer, collection: str, found: Found) -> kept_pb.KeptAnswer:
@@ -227,9 +264,7 @@ def _vector(question: Question, kept: kept_pb.KeptAnswer) -> QueryVector | None:
     return QueryVector(kept.vector, question.embedding.revision, 0)
 
 
-def _about(
-    entry: cache.Found[kept_pb.KeptAnswer], outcome: UseOutcome, tier: str = "l1"
-) -> pb.AnswerCache:
+def _about(entry: Entry, outcome: UseOutcome, tier: str = "l1") -> pb.AnswerCache:
     kept = entry.value
     use = CacheUse(
         tier,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -28,14 +29,20 @@ class AskLimits:
     prompt_overhead_tokens: int
     default_answer_tokens: int
     min_citation_support: float
+    max_staleness_seconds: float
 
 
 @dataclass(frozen=True)
 class Question:
-    """A request, the models that will serve it, and how fresh it wants to be."""
+    """A request, the models that will serve it, and how fresh it wants to be.
+
+    `substitutes` are the generator's other models, by preference, for when the one
+    that is wanted does not answer.
+    """
 
     request: pb.AskRequest
     generator: generator_pb.Model
+    substitutes: Sequence[generator_pb.Model]
     embedding: EmbeddingModel
     need: Need
     limits: AskLimits
@@ -61,6 +68,16 @@ class Question:
     def may_be_kept(self) -> bool:
         """Whether an answer may be kept and a kept one be served."""
         return self.deterministic and self.request.cache != pb.CACHE_POLICY_NONE
+
+    @property
+    def max_staleness_seconds(self) -> float:
+        """Age since it was last found to hold below which a kept answer may be served of
+        which nobody can tell whether it still does; 0 where none may."""
+        if not self.need.weak:
+            return 0.0
+        if self.request.HasField("max_staleness"):
+            return float(self.request.max_staleness.ToNanoseconds() / 1e9)
+        return self.limits.max_staleness_seconds
 
     @cached_property
     def key(self) -> str:
@@ -124,9 +141,11 @@ class Questions:
         for a consistency token that is none.
         """
         need = self._freshness.need(request.collection, request.consistency)
+        generator, *substitutes = await self._catalog.generators(request.model)
         return Question(
             request=request,
-            generator=await self._catalog.generator(request.model),
+            generator=generator,
+            substitutes=substitutes,
             embedding=await self._catalog.embedding_model(chain, request.collection),
             need=need,
             limits=self._limits,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from quintet.cache.v1 import cache_service_pb2 as cache_pb
 from quintet.embedder.v1 import embedder_service_pb2 as embedder_pb
+from quintet.gateway.v1 import gateway_service_pb2 as pb
 from quintet.retriever.v1 import retriever_service_pb2 as retriever_pb
 from quintet_gateway.catalog import Catalog, EmbeddingModel
 from quintet_gateway.chain import Chain
@@ -80,28 +81,46 @@ class Searcher:
         return await self.search(chain, query, await self.vector(chain, query))
 
     async def vector(self, chain: Chain, query: Query) -> QueryVector | None:
-        """Return the query's vector; None where its mode needs none."""
+        """Return the query's vector; None where its mode needs none, and where the
+        embedder is away, for a search by words alone."""
         if query.mode == retriever_pb.SEARCH_MODE_LEXICAL:
             return None
         model: EmbeddingModel = await self._catalog.embedding_model(chain, query.collection)
-        embedded = await chain.unary(
-            self._services.peer("embedder"),
-            "Embed",
-            self._services.embedder.Embed,
-            embedder_pb.EmbedRequest(
-                model=model.name, texts=[query.text], input_type=embedder_pb.INPUT_TYPE_QUERY
-            ),
-        )
+        try:
+            embedded = await chain.unary(
+                self._services.peer("embedder"),
+                "Embed",
+                self._services.embedder.Embed,
+                embedder_pb.EmbedRequest(
+                    model=model.name, texts=[query.text], input_type=embedder_pb.INPUT_TYPE_QUERY
+                ),
+                replaceable=True,
+            )
+        except ServiceError as error:
+            chain.degradations.pass_over(
+                "embedder",
+                error,
+                pb.SUBSTITUTE_LEXICAL_SEARCH,
+                "passages were found by their words, not by what they mean",
+            )
+            return None
         # The revision that made this vector, not the remembered one: the embedder may
         # have been given another model since.
         first = embedded.embeddings[0]
         return QueryVector(first.vector, embedded.revision, first.tokens)
 
     async def search(
-        self, chain: Chain, query: Query, vector: QueryVector | None, known_state: bytes = b""
+        self,
+        chain: Chain,
+        query: Query,
+        vector: QueryVector | None,
+        known_state: bytes = b"",
+        *,
+        replaceable: bool = False,
     ) -> Found:
         """Return the hits of a query whose vector is known, or that they are unchanged
-        since `known_state`.
+        since `known_state`; without a vector those of a search by words alone.
+        `replaceable` is as in `Chain.unary`.
 
         Raises `ServiceError` MODEL_MISMATCH when the collection has another embedding
         model, and as the retriever does.
@@ -116,12 +135,13 @@ class Searcher:
                 text=query.text,
                 vector=vector.packed if vector else b"",
                 embedding_revision=vector.revision if vector else "",
-                mode=query.mode,
+                mode=query.mode if vector else retriever_pb.SEARCH_MODE_LEXICAL,
                 k=query.k,
                 filter=query.filter,
                 consistency=query.consistency,
                 known_state=known_state,
             ),
+            replaceable=replaceable,
         )
         if found.cache.outcome not in _FROM_A_CACHE:
             self._freshness.note(query.collection, found.consistency_token, mark)

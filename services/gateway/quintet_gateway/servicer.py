@@ -13,6 +13,7 @@ from quintet.gateway.v1.gateway_service_pb2_grpc import GatewayServiceServicer
 from quintet.retriever.v1 import retriever_service_pb2 as retriever_pb
 from quintet_gateway import validate
 from quintet_gateway.ask import Asker
+from quintet_gateway.budget import Plan
 from quintet_gateway.cache_admin import CacheAdmin
 from quintet_gateway.catalog import Catalog
 from quintet_gateway.chain import Chain
@@ -30,7 +31,8 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class GatewayServicer(GatewayServiceServicer):
     """See the contract for each method.
 
-    `ask_seconds` is the deadline of a unary call whose caller gave none.
+    `ask_seconds` is the deadline of a unary call whose caller gave none; the plans share
+    out a question's and a search's.
     """
 
     def __init__(
@@ -43,6 +45,8 @@ class GatewayServicer(GatewayServiceServicer):
         ingester: Ingester,
         caches: CacheAdmin,
         *,
+        ask_plan: Plan,
+        search_plan: Plan,
         stream_limits: StreamLimits,
         ask_seconds: float,
         max_question_chars: int,
@@ -54,28 +58,36 @@ class GatewayServicer(GatewayServiceServicer):
         self._asker = asker
         self._ingester = ingester
         self._caches = caches
+        self._ask_plan = ask_plan
+        self._search_plan = search_plan
         self._stream_limits = stream_limits
         self._ask_seconds = ask_seconds
         self._max_question_chars = max_question_chars
 
-    def _chain(self, context: Context) -> Chain:
-        return Chain(Deadline.of_call(context, self._ask_seconds))
+    def _chain(
+        self, context: Context, plan: Plan | None = None, *, fail_if_degraded: bool = False
+    ) -> Chain:
+        deadline = Deadline.of_call(context, self._ask_seconds)
+        return Chain(deadline, plan, fail_if_degraded=fail_if_degraded)
+
+    def _asked(self, request: pb.AskRequest, context: Context) -> Chain:
+        validate.question(request, max_chars=self._max_question_chars)
+        return self._chain(context, self._ask_plan, fail_if_degraded=request.fail_if_degraded)
 
     async def Ask(self, request: pb.AskRequest, context: Context) -> pb.AskResponse:
-        validate.question(request, max_chars=self._max_question_chars)
-        return await self._asker.whole(self._chain(context), request)
+        return await self._asker.whole(self._asked(request, context), request)
 
     async def AskStream(
         self, request: pb.AskRequest, context: Context
     ) -> AsyncGenerator[pb.AskStreamResponse]:
-        validate.question(request, max_chars=self._max_question_chars)
-        async with aclosing(self._asker.stream(self._chain(context), request)) as events:
+        chain = self._asked(request, context)
+        async with aclosing(self._asker.stream(chain, request)) as events:
             async for event in events:
                 yield event
 
     async def Search(self, request: pb.SearchRequest, context: Context) -> pb.SearchResponse:
         validate.query(request, max_chars=self._max_question_chars)
-        chain = self._chain(context)
+        chain = self._chain(context, self._search_plan, fail_if_degraded=request.fail_if_degraded)
         need = self._freshness.need(request.collection, request.consistency)
         found = await self._searcher.find(
             chain,
@@ -93,6 +105,7 @@ class GatewayServicer(GatewayServiceServicer):
             mode=found.mode,
             trail=chain.trail(),
             consistency_token=found.token,
+            degradations=chain.degradations.messages,
         )
 
     async def Ingest(

@@ -27,6 +27,10 @@ class Settings(ServiceSettings):
     """Largest message that is received. Several times the largest document, so that
     one that is too large is refused by name and not by the transport."""
 
+    max_concurrent_calls: int = Field(2_048, ge=1, le=100_000)
+    """Calls in flight beyond which gRPC answers RESOURCE_EXHAUSTED at once. More than a
+    service's own: equal questions wait here together for one answer."""
+
     tokenizer_address: str = "localhost:50051"
     """Address of the tokenizer: "host:port" or a gRPC name ("dns:///tokenizer:50051")."""
     embedder_address: str = "localhost:50052"
@@ -35,6 +39,10 @@ class Settings(ServiceSettings):
     """Address of the retriever."""
     generator_address: str = "localhost:50054"
     """Address of the generator."""
+
+    start_seconds: float = Field(30.0, ge=0, le=600)
+    """How long after its start the gateway waits for all services before it is ready
+    without some; they take some ten seconds to load their models."""
 
     channel: ChannelSettings = ChannelSettings()
     """How the services are reached, for instance `QUINTET_GATEWAY_CHANNEL__MAX_ATTEMPTS`."""
@@ -63,6 +71,26 @@ class Settings(ServiceSettings):
 
     ask_seconds: float = Field(30.0, gt=0, le=600)
     """Deadline of a question, and of every other unary call, whose caller gave none."""
+    embed_floor_seconds: float = Field(0.02, ge=0, le=60)
+    """Time of a question that is kept free for its embedding at least; beyond that what
+    the last calls took. Twice what two idle cores need."""
+    search_floor_seconds: float = Field(0.03, ge=0, le=60)
+    """The same for its search."""
+    count_floor_seconds: float = Field(0.01, ge=0, le=60)
+    """The same for counting its passages' tokens."""
+    first_text_floor_seconds: float = Field(0.1, ge=0, le=60)
+    """The same for the first text of its answer, and for trying another of the generator's
+    models: the extractive one begins within a third of that."""
+    reply_seconds: float = Field(0.02, ge=0, le=10)
+    """Time kept free for the answer's way back."""
+    substitute_after_seconds: float = Field(5.0, gt=0, le=600)
+    """Longest wait for a service for which something else can stand in: the tokenizer, the
+    embedder, and the retriever where a kept answer may be stale. Far beyond what they
+    take under load, and far below a question's default deadline."""
+    max_staleness_seconds: float = Field(86_400.0, ge=0, le=30 * 86_400)
+    """Age since it was last found to hold up to which a kept answer is served though
+    nobody can tell whether it still does, where the request does not say. As long as
+    answers are kept."""
     document_seconds: float = Field(300.0, gt=0, le=3600)
     """Deadline of one document of an ingest stream: the largest one takes about two
     minutes to embed on two cores."""

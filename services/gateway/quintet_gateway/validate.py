@@ -25,6 +25,8 @@ def question(request: pb.AskRequest, *, max_chars: int) -> None:
     checks.text("template", request.template, max_chars=MAX_NAME_CHARS, required=False)
     checks.number("max_tokens", request.max_tokens, least=0, most=MAX_ANSWER_TOKENS)
     checks.number("temperature", request.temperature, least=0, most=2)
+    if request.max_staleness.seconds < 0 or request.max_staleness.nanos < 0:
+        checks.refuse("max_staleness", "must not be negative")
     if request.cache not in pb.CachePolicy.values():
         checks.refuse("cache", "is not a value of CachePolicy")
     checks.done()

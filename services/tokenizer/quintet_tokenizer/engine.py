@@ -10,8 +10,8 @@ from quintet_servicekit import telemetry
 from quintet_servicekit.cache.use import CacheUse, note_use
 from quintet_servicekit.errors import Reason, ServiceError, Violation
 from quintet_servicekit.executor import BoundedExecutor
+from quintet_servicekit.token_estimate import estimate_tokens
 from quintet_tokenizer.chunking import OffsetTokenizer, chunk_texts
-from quintet_tokenizer.estimate import estimate_tokens
 from quintet_tokenizer.models import (
     ChunkedText,
     Counts,

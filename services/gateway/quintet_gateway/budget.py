@@ -1,0 +1,86 @@
+"""How a question's time is shared out: each call gets what remains, less what later
+ones need."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Mapping
+
+CALLS = 64
+"""Calls of a step over which its latency is taken: enough for a quantile, few enough to
+follow a change of load within a second of it."""
+QUANTILE = 0.9
+"""Share of those calls for which the time kept free for a step would have been enough."""
+LEAST_SHARE = 0.5
+"""Share of what remains that a call gets whatever later ones need. Who has too little
+time for all is better served if the first ones have a chance."""
+
+
+class Latency:
+    """The quantile of the last calls' seconds, in constant space."""
+
+    def __init__(self) -> None:
+        self._seconds: deque[float] = deque(maxlen=CALLS)
+        self.quantile = 0.0
+
+    def add(self, seconds: float) -> None:
+        """Take in a call."""
+        self._seconds.append(seconds)
+        ordered = sorted(self._seconds)
+        self.quantile = ordered[math.ceil(QUANTILE * len(ordered)) - 1]
+
+
+class Plan:
+    """The steps of one kind of request, in their order, and how long they take of late.
+
+    `floors` holds the least seconds to keep free for each step, by method;
+    `reply_seconds` are kept free for the way back. A call that has a substitute is
+    given up after `substitute_after` seconds at the latest.
+    """
+
+    def __init__(
+        self, floors: Mapping[str, float], *, reply_seconds: float, substitute_after: float
+    ) -> None:
+        self._floors = dict(floors)
+        self._latencies = {method: Latency() for method in floors}
+        self._reply = reply_seconds
+        self._substitute_after = substitute_after
+
+    def answered(self, method: str, seconds: float) -> None:
+        """Note that a call was answered, or that a stream began, after `seconds`."""
+        if method in self._latencies:
+            self._latencies[method].add(seconds)
+
+    def needed(self, method: str) -> float:
+        """Return the seconds to keep free for a step."""
+        return max(self._floors[method], self._latencies[method].quantile)
+
+    def share(self, method: str, remaining: float, *, replaceable: bool = False) -> float:
+        """Return the seconds for a call where the request has `remaining`.
+
+        A `replaceable` call is one whose failure something else is served for.
+        """
+        share = self._less(remaining, sum(map(self.needed, self._after(method))) + self._reply)
+        return min(share, self._substitute_after) if replaceable else share
+
+    def first_share(self, method: str, remaining: float) -> float:
+        """Return the seconds for a stream to begin, if another may be tried instead."""
+        return self._less(remaining, self._floors.get(method, 0.0) + self._reply)
+
+    def is_short(self, method: str, remaining: float) -> bool:
+        """Whether `remaining` is too little for a step, if nothing came after it."""
+        return remaining < self.needed(method) + self._reply
+
+    def is_short_after(self, method: str, remaining: float) -> bool:
+        """Whether `remaining` is too little for all steps that come after one."""
+        return remaining < sum(map(self.needed, self._after(method))) + self._reply
+
+    def _after(self, method: str) -> list[str]:
+        steps = list(self._floors)
+        # A call that is no step, such as a look at the collection, comes before all.
+        return steps[steps.index(method) + 1 :] if method in steps else steps
+
+    @staticmethod
+    def _less(remaining: float, reserved: float) -> float:
+        return max(remaining - reserved, LEAST_SHARE * remaining)

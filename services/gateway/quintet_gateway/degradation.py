@@ -1,0 +1,72 @@
+"""What about a response is not as it was asked for: failures that were passed over, and
+what was served instead. The ladder's rungs stand where the calls are made."""
+
+from __future__ import annotations
+
+from quintet.errors.v1 import error_reason_pb2
+from quintet.gateway.v1 import gateway_service_pb2 as pb
+from quintet_servicekit.errors import Reason, ServiceError
+
+AWAY = frozenset(
+    {
+        Reason.DEPENDENCY_UNAVAILABLE,
+        Reason.CIRCUIT_OPEN,
+        Reason.NOT_READY,
+        Reason.OVERLOADED,
+        Reason.DEADLINE_EXCEEDED,
+        Reason.CANCELLED,
+        Reason.INTERNAL,
+    }
+)
+"""Reasons for which a service did not do its work, and something else may be served.
+The others are about the request, and are its answer. CANCELLED is here because a
+service that is stopped may end its calls so; a caller who leaves is no `ServiceError`."""
+
+
+class Degradations:
+    """The degradations of one response, in the order in which they came about.
+
+    `forbidden`: the request wants the failure rather than a substitute.
+    """
+
+    def __init__(self, *, forbidden: bool = False) -> None:
+        self.messages: list[pb.Degradation] = []
+        self._forbidden = forbidden
+
+    def may_replace(self, error: ServiceError) -> bool:
+        """Whether something else may be served where a call failed with `error`."""
+        return error.reason in AWAY and not self._forbidden
+
+    def pass_over(
+        self,
+        hop: str,
+        error: ServiceError,
+        substitute: pb.Substitute.ValueType,
+        note: str,
+        *,
+        age_seconds: float | None = None,
+    ) -> None:
+        """Note that `substitute` is served for what failed with `error` at `hop`, which is
+        a service or a step. Raises `error` where nothing may be."""
+        if not self.may_replace(error):
+            raise error
+        degradation = pb.Degradation(
+            hop=hop, cause=reason_value(error), substitute=substitute, note=note
+        )
+        if age_seconds is not None:
+            degradation.age.FromNanoseconds(round(age_seconds * 1e9))
+        self.messages.append(degradation)
+
+
+def reason_value(error: ServiceError) -> error_reason_pb2.ErrorReason.ValueType:
+    """Return an error's reason as the contract has it."""
+    return error_reason_pb2.ErrorReason.Value(f"ERROR_REASON_{error.reason}")
+
+
+def out_of_time(step: str) -> ServiceError:
+    """Return the failure of a step that was left out because too little time was left."""
+    return ServiceError(
+        Reason.DEADLINE_EXCEEDED,
+        f"too little time was left for the {step}",
+        metadata={"hop": step},
+    )
