@@ -20,8 +20,10 @@ from quintet_cli.arguments import (
     CacheOption,
     Collection,
     DocumentId,
+    FailIfDegraded,
     Filters,
     Fresh,
+    MaxStaleness,
     Mode,
     Model,
     ModeOption,
@@ -99,6 +101,8 @@ def ask(
     cache: CacheOption = CacheChoice.DEFAULT,
     fresh: Fresh = False,
     after: After = None,
+    fail_if_degraded: FailIfDegraded = False,
+    max_staleness: MaxStaleness = None,
     waterfall: Waterfall = False,
     trace: Annotated[
         Path | None,
@@ -118,6 +122,8 @@ def ask(
         cache=cache,
         fresh=fresh,
         after=after,
+        fail_if_degraded=fail_if_degraded,
+        max_staleness=max_staleness,
     )
     command_ask.run(settings, asked, waterfall=waterfall, trace_file=trace)
 
@@ -132,6 +138,7 @@ def search(
     mode: ModeOption = Mode.HYBRID,
     fresh: Fresh = False,
     after: After = None,
+    fail_if_degraded: FailIfDegraded = False,
     waterfall: Waterfall = False,
 ) -> None:
     """Find passages without answering."""
@@ -146,6 +153,7 @@ def search(
         mode=mode,
         fresh=fresh,
         after=after,
+        fail_if_degraded=fail_if_degraded,
         waterfall=waterfall,
     )
 

@@ -45,9 +45,14 @@ class Asked:
     fresh: bool = False
     after: str | None = None
     """Consistency token."""
+    fail_if_degraded: bool = False
+    max_staleness: float | None = None
+    """Seconds."""
 
 
 DEFAULT_COLLECTION = "default"
+MOST_STALENESS = 315_360_000_000
+"""Seconds: ten thousand years, which a duration of the contracts still holds."""
 
 Collection = Annotated[str, typer.Option("--collection", "-c", help="Name of the collection.")]
 Question = Annotated[str, typer.Argument(help="The question.")]
@@ -80,6 +85,18 @@ After = Annotated[
     typer.Option(
         metavar="TOKEN",
         help="At least as fresh as the write that told this token.",
+    ),
+]
+FailIfDegraded = Annotated[
+    bool, typer.Option("--fail-if-degraded", help="Fail rather than get something less.")
+]
+MaxStaleness = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SECONDS",
+        min=0,
+        max=MOST_STALENESS,
+        help="How old an answer may be that can't be checked; 0: none will do.",
     ),
 ]
 Waterfall = Annotated[

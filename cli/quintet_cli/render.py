@@ -19,7 +19,7 @@ from quintet.gateway.v1.gateway_service_pb2 import (
     Trail,
 )
 from quintet.retriever.v1.retriever_service_pb2 import Hit
-from quintet_cli import cache_use
+from quintet_cli import cache_use, degradation
 from quintet_cli.answering import quoted
 from quintet_cli.terminal import one_line, seconds, shown, table
 from quintet_cli.wrapping import Wrapped
@@ -171,7 +171,8 @@ def _made_of(hit: Hit) -> str:
 
 def waterfall(out: Console, trail: Trail, cache: AnswerCache | None = None) -> None:
     """Print each hop's start and duration, with bars over the request's time, and what
-    its cache did; for an answer without hops, why there are none by its `cache`."""
+    its cache did or why it failed; for an answer without hops, why there are none by
+    its `cache`."""
     total = _seconds_of(trail.total) or max((_end(hop) for hop in trail.hops), default=0.0)
     cells = [_cells(hop) for hop in trail.hops]
     cells.append(("whole request", "", "", seconds(total), ""))
@@ -197,7 +198,7 @@ def _cells(hop: Hop) -> tuple[str, str, str, str, str]:
         hop.model,
         seconds(_seconds_of(hop.start)),
         seconds(_seconds_of(hop.duration)),
-        cache_use.hop(hop.cache),
+        degradation.reason(hop.failure) or cache_use.hop(hop.cache),
     )
 
 

@@ -15,7 +15,7 @@ from quintet.gateway.v1.gateway_service_pb2 import (
     CachePolicy,
 )
 from quintet.retriever.v1.retriever_service_pb2 import SearchMode
-from quintet_cli import consistency, filters, render
+from quintet_cli import consistency, degradation, filters, render
 from quintet_cli.answering import answer
 from quintet_cli.arguments import Asked
 from quintet_cli.commands import trace
@@ -45,6 +45,8 @@ def request_of(asked: Asked) -> AskRequest:
         model=asked.model,
         consistency=consistency.required(fresh=asked.fresh, after=asked.after),
         cache=CachePolicy.Value(f"CACHE_POLICY_{policy}"),
+        fail_if_degraded=asked.fail_if_degraded,
+        max_staleness=degradation.staleness(asked.max_staleness),
     )
 
 
@@ -93,6 +95,7 @@ async def printed(gateway: Gateway, request: AskRequest, out: Console) -> AskRes
         finally:
             printer.close()
     out.print()
+    degradation.tell(out, response.degradations)
     render.sources(out, response)
     render.footer(out, response, time.perf_counter() - began)
     return response

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 from quintet.gateway.v1.gateway_service_pb2 import SearchRequest
-from quintet_cli import consistency, filters, render
+from quintet_cli import consistency, degradation, filters, render
 from quintet_cli.commands.ask import mode_of
 from quintet_cli.connection import connected
 from quintet_cli.live import Waiting
@@ -24,6 +24,7 @@ def run(
     mode: str,
     fresh: bool,
     after: str | None,
+    fail_if_degraded: bool,
     waterfall: bool,
 ) -> None:
     """Search and print the hits, best first."""
@@ -34,6 +35,7 @@ def run(
         filter=filters.parsed(conditions),
         mode=mode_of(mode),
         consistency=consistency.required(fresh=fresh, after=after),
+        fail_if_degraded=fail_if_degraded,
     )
     asyncio.run(_run(settings, request, waterfall))
 
@@ -46,6 +48,7 @@ async def _run(settings: Settings, request: SearchRequest, waterfall: bool) -> N
         print_json(as_json(response))
         return
     out = console()
+    degradation.tell(out, response.degradations)
     if not response.hits:
         out.print(f"nothing in {request.collection} matches")
     render.hits(out, response.hits)
