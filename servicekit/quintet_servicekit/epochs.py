@@ -156,6 +156,14 @@ class EpochWatch:
         entry.epoch = max(entry.epoch, epoch)
         entry.based = True
 
+    def told(self, name: str, epoch: Epoch) -> None:
+        """Take in news of this very process at once, as if they had come by Redis: they
+        need not come back to whom they went out from."""
+        self._messages += 1
+        entry = self._entry(name, epoch)
+        entry.epoch = max(entry.epoch, epoch)
+        entry.message = self._messages
+
     async def follow(self, remote: Remote) -> None:
         """Follow the news for ever."""
         while True:
@@ -201,13 +209,9 @@ class EpochWatch:
 
     def _take(self, data: bytes) -> None:
         """Take in a message; one of a kind that a later version adds is nothing to us."""
-        self._messages += 1
         match json.loads(data):
             case {"kind": "epoch", "name": str(name), "epoch": [int(collection), int(number)]}:
-                epoch = Epoch(collection, number)
-                entry = self._entry(name, epoch)
-                entry.epoch = max(entry.epoch, epoch)
-                entry.message = self._messages
+                self.told(name, Epoch(collection, number))
             case {"kind": "trust", "until": float(until)}:
                 # Never longer than a lease from now, even if our clock is behind.
                 seconds = min(until - time.time(), LEASE_SECONDS) - SKEW_SECONDS

@@ -15,7 +15,7 @@ from psycopg import sql
 from quintet_retriever.database import Database, Operation, Statement
 from quintet_servicekit.cache import AwayError
 from quintet_servicekit.consistency import Epoch
-from quintet_servicekit.epochs import LEASE_SECONDS, EpochNews
+from quintet_servicekit.epochs import LEASE_SECONDS, EpochNews, EpochWatch
 
 _REVOCATIONS = Counter(
     "quintet_epoch_revocations_total",
@@ -31,10 +31,12 @@ _REVOKE = Statement(
 
 
 class Announcer:
-    """Implements the engine's `News`. Without `news` nobody follows any."""
+    """Implements the engine's `News`. Without `news` nobody follows any; `watch` is what
+    this replica knows itself."""
 
-    def __init__(self, news: EpochNews | None, database: Database) -> None:
+    def __init__(self, news: EpochNews | None, watch: EpochWatch, database: Database) -> None:
         self._news = news
+        self._watch = watch
         self._database = database
 
     async def announce(self, name: str, epoch: Epoch) -> None:
@@ -45,6 +47,8 @@ class Announcer:
         """
         if self._news is None:
             return
+        # A replica never serves less than what it wrote itself.
+        self._watch.told(name, epoch)
         try:
             await self._news.announce([(name, epoch)])
         except AwayError:

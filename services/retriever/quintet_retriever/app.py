@@ -46,7 +46,7 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
         engine = Engine(
             PostgresStore(database, settings),
             Searcher(PostgresSearch(database, settings), results, watch, settings.candidates),
-            Announcer(news, database),
+            Announcer(news, watch, database),
         )
         servicer = RetrieverServicer(engine, settings)
         relay = Relay(settings, news)
