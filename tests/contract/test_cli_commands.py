@@ -13,6 +13,7 @@ from support.command_line import Quintet
 from support.recorded_gateway import RecordedGateway, created
 
 from quintet.cache.v1 import cache_service_pb2 as cache_pb
+from quintet.errors.v1 import error_reason_pb2
 from quintet.gateway.v1 import gateway_service_pb2 as pb
 from quintet.retriever.v1 import retriever_service_pb2 as retriever
 from quintet_servicekit.consistency import Epoch, encode_token
@@ -103,6 +104,15 @@ KEPT = pb.AnswerCache(
 )
 
 
+DEGRADATION = pb.Degradation(
+    hop="retriever",
+    cause=error_reason_pb2.ERROR_REASON_CIRCUIT_OPEN,
+    substitute=pb.SUBSTITUTE_STALE_ANSWER,
+    age=_duration(200_000),
+    note="from before",
+)
+
+
 def _kept(cache: pb.AnswerCache) -> list[pb.AskStreamResponse]:
     """The events of an answer that was kept: no hops, no tokens."""
     completed = pb.Completed(
@@ -178,6 +188,34 @@ class TestAsk:
         fresh, after = gateway.asked("AskStream")
         assert fresh.consistency.fully_consistent
         assert after.consistency.at_least_as_fresh == "token"
+
+    def test_what_may_be_served_instead_reaches_the_gateway(
+        self, quintet: Quintet, gateway: RecordedGateway
+    ) -> None:
+        gateway.replies["AskStream"] = list(ANSWER)
+        quintet("ask", "why")
+        quintet("ask", "why", "--fail-if-degraded", "--max-staleness", "1.5")
+        default, strict = gateway.asked("AskStream")
+        assert not default.fail_if_degraded
+        assert not default.HasField("max_staleness")
+        assert strict.fail_if_degraded
+        assert strict.max_staleness.ToMilliseconds() == 1500
+
+    def test_what_was_served_instead_is_told_and_a_hops_failure_too(
+        self, quintet: Quintet, gateway: RecordedGateway
+    ) -> None:
+        completed = pb.Completed(degradations=[DEGRADATION])
+        completed.trail.hops.add(
+            service="retriever",
+            method="Search",
+            failure=error_reason_pb2.ERROR_REASON_CIRCUIT_OPEN,
+        )
+        events = [*ANSWER[:-1], pb.AskStreamResponse(completed=completed)]
+        gateway.replies["AskStream"] = events
+        out = quintet("ask", "why", "--waterfall").out
+        assert "DEGRADED: from before (retriever: CIRCUIT_OPEN, 3 min old)" in out.splitlines()
+        [hop] = [line for line in out.splitlines() if line.startswith("retriever.Search")]
+        assert hop.endswith("CIRCUIT_OPEN")
 
     def test_a_kept_answer_is_told_as_such_and_without_hops_why_there_are_none(
         self, quintet: Quintet, gateway: RecordedGateway
@@ -462,6 +500,14 @@ class TestSearch:
         gateway.replies["Search"] = pb.SearchResponse(hits=[_hit("a.md", "text", 5)])
         [found] = quintet("search", "text", "--json").lines
         assert found["hits"][0]["document_id"] == "a.md"
+
+    def test_what_was_served_instead_is_told_and_may_be_forbidden(
+        self, quintet: Quintet, gateway: RecordedGateway
+    ) -> None:
+        gateway.replies["Search"] = pb.SearchResponse(degradations=[DEGRADATION])
+        out = quintet("search", "text", "--fail-if-degraded").out
+        assert out.startswith("DEGRADED: from before (retriever: CIRCUIT_OPEN, 3 min old)")
+        assert gateway.asked("Search")[0].fail_if_degraded
 
     def test_no_hits_are_told_as_such(self, quintet: Quintet, gateway: RecordedGateway) -> None:
         gateway.replies["Search"] = pb.SearchResponse()

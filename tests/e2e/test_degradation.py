@@ -153,6 +153,7 @@ async def test_without_the_embedder_passages_are_found_by_words(
             assert told(found) == expected
             assert found.mode == retriever_pb.SEARCH_MODE_LEXICAL
             assert found.hits
+            assert await in_time(stub.Ask, ask(name, "Insects?")) in AWAY
             by_words = ask(name, "Which animals make honey?", mode=retriever_pb.SEARCH_MODE_LEXICAL)
             assert told(await in_time(stub.Ask, by_words)) == []
             search.fail_if_degraded = True

@@ -14,9 +14,10 @@ ABOUT_THE_REQUEST = sorted(set(Reason) - AWAY)
 
 def test_what_is_passed_over_is_told_with_its_cause_and_age() -> None:
     degradations = Degradations()
+    error = ServiceError(Reason.CIRCUIT_OPEN, "not called")
     degradations.pass_over(
         "retriever",
-        ServiceError(Reason.CIRCUIT_OPEN, "not called"),
+        error,
         pb.SUBSTITUTE_STALE_ANSWER,
         "old",
         age_seconds=1.5,
@@ -25,6 +26,8 @@ def test_what_is_passed_over_is_told_with_its_cause_and_age() -> None:
     assert (told.hop, told.note, told.age.ToMilliseconds()) == ("retriever", "old", 1500)
     assert told.cause == error_reason_pb2.ERROR_REASON_CIRCUIT_OPEN
     assert told.substitute == pb.SUBSTITUTE_STALE_ANSWER
+    assert degradations.behind(pb.SUBSTITUTE_STALE_ANSWER) is error
+    assert degradations.behind(pb.SUBSTITUTE_LEXICAL_SEARCH) is None
 
 
 @pytest.mark.parametrize("reason", ABOUT_THE_REQUEST)

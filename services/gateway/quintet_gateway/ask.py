@@ -72,8 +72,8 @@ class Asker:
     ) -> AsyncGenerator[pb.AskStreamResponse]:
         """Yield the events of an answer: passages, then text and citations, then the end.
 
-        Raises `ServiceError` NO_PASSAGES when the search finds nothing, and as
-        the services do.
+        Raises `ServiceError` NO_PASSAGES when the search finds nothing, and as the
+        services do where nothing can be served instead.
         """
         question = await self._questions.of(chain, request)
         looked = await self._look_up(chain, question)
@@ -147,6 +147,10 @@ class Asker:
         else:
             found, standing = outdated.found, outdated.standing
         if not found.hits:
+            unembedded = chain.degradations.behind(pb.SUBSTITUTE_LEXICAL_SEARCH)
+            if unembedded is not None:
+                # Its words are nowhere; whether its meaning is, nobody has looked.
+                raise unembedded
             self._keep(chain, question, found, None, began)
             raise _nothing_found(question)
         collector = Collector()

@@ -32,6 +32,7 @@ class Degradations:
     def __init__(self, *, forbidden: bool = False) -> None:
         self.messages: list[pb.Degradation] = []
         self._forbidden = forbidden
+        self._passed_over: dict[int, ServiceError] = {}
 
     def may_replace(self, error: ServiceError) -> bool:
         """Whether something else may be served where a call failed with `error`."""
@@ -56,6 +57,11 @@ class Degradations:
         if age_seconds is not None:
             degradation.age.FromNanoseconds(round(age_seconds * 1e9))
         self.messages.append(degradation)
+        self._passed_over[substitute] = error
+
+    def behind(self, substitute: pb.Substitute.ValueType) -> ServiceError | None:
+        """Return the failure for which a substitute was served; None if it was not."""
+        return self._passed_over.get(substitute)
 
 
 def reason_value(error: ServiceError) -> error_reason_pb2.ErrorReason.ValueType:
