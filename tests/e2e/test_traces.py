@@ -90,12 +90,12 @@ async def test_an_answer_is_one_tree_of_hops_and_their_work(stack: TestStack) ->
 
         # The first question also asks for the collection's and generator's models.
         await stub.Ask(asking("Is honey sweet?"))
-        whole = await stub.Ask(asking("What do bees make?"))
-        events = [event async for event in stub.AskStream(asking("Who makes honey?"))]
-        again = await stub.Ask(asking("What do bees make?"))
+        whole = await stub.Ask(asking("Which thing do bees make?"))
+        events = [event async for event in stub.AskStream(asking("Which insect makes honey?"))]
+        again = await stub.Ask(asking("Which thing do bees make?"))
         new = pb.Document(id="wax", content="Bees make wax.")
         await ingest(stub, name, [new])
-        changed = await stub.Ask(asking("What do bees make?"))
+        changed = await stub.Ask(asking("Which thing do bees make?"))
     streamed = events[-1].completed.trail.trace_id
     assert await trace_of(stack, whole.trail.trace_id, 12) == expected("Ask", ANSWER)
     assert await trace_of(stack, streamed, 12) == expected("AskStream", ANSWER)
