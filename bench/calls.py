@@ -1,4 +1,4 @@
-"""Times calls."""
+"""Times calls, and names the empty one that some are held against."""
 
 from __future__ import annotations
 
@@ -6,9 +6,19 @@ import asyncio
 import itertools
 import statistics
 import time
+from base64 import b64encode
 from collections.abc import Awaitable, Callable
 
+from quintet.tokenizer.v1 import tokenizer_service_pb2 as pb
+
 Call = Callable[[], Awaitable[object]]
+
+COUNT_ECHO = (
+    "quintet.tokenizer.v1.TokenizerService",
+    "Count",
+    b64encode(pb.CountResponse(model="all-MiniLM-L6-v2", counts=[12]).SerializeToString()).decode(),
+)
+"""Arguments of the worker `echo_server` that answers as Count of one text does."""
 
 
 async def p50_milliseconds(call: Call, calls: int) -> float:

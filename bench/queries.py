@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 
+from bench.calls import COUNT_ECHO
 from bench.corpus import passages
 from bench.embedder import engine_in_process
 from bench.figures import Figure, Samples, alone, compared, exceeding
@@ -27,7 +28,7 @@ async def bench(run: Run) -> list[Figure]:
     """Measure milliseconds, and texts a second beside them."""
     async with (
         engine_in_process(run) as in_process,
-        run.worker("echo_server") as echo,
+        run.worker("echo_server", *COUNT_ECHO) as echo,
         run.service("embedder") as address,
         grpc.aio.insecure_channel(address) as channel,
         grpc.aio.insecure_channel(await echo()) as echo_channel,

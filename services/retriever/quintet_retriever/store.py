@@ -32,6 +32,7 @@ from quintet_retriever.models import (
 from quintet_retriever.settings import Settings
 from quintet_retriever.tables import Tables
 from quintet_servicekit.consistency import LAST, Epoch
+from quintet_servicekit.errors import Reason, ServiceError
 
 # Columns by name: a later version's new one must not upset a prepared statement.
 _COLLECTION = sql.SQL(
@@ -58,6 +59,10 @@ _NAMES = 0x5155494E54455402
 """Seed of the advisory locks on names: "QUINTET" in ASCII, and 2."""
 
 
+_ATTEMPTS = 4
+"""Tries to make a collection that others make and delete at the same time."""
+
+
 class PostgresStore:
     """Implements the engine's `Store`."""
 
@@ -66,8 +71,19 @@ class PostgresStore:
         self._settings = settings
 
     async def create_collection(self, new: NewCollection) -> Collection:
-        """Make the collection unless its name is taken; return the one of that name."""
-        rows = await self._database.run(
+        """Make the collection unless its name is taken; return the one of that name.
+
+        Raises `ServiceError` CONFLICT when it is deleted again and again meanwhile.
+        """
+        for _ in range(_ATTEMPTS):
+            rows = await self._make_or_find(new)
+            if rows:
+                return _collection(rows[0])
+            # It was there when we wrote, and gone when we read.
+        raise ServiceError(Reason.CONFLICT, "the collection is being deleted; repeat the call")
+
+    async def _make_or_find(self, new: NewCollection) -> list[DictRow]:
+        return await self._database.run(
             Operation("INSERT", "collection"),
             # Those who make one of a name wait here before they draw its id, so that a
             # later collection of the name has a greater one.
@@ -100,7 +116,6 @@ class PostgresStore:
             ),
             _collection_named(new.name),
         )
-        return _collection(rows[0])
 
     async def find_collection(self, name: str) -> Collection | None:
         """Return the collection of that name."""
