@@ -101,7 +101,13 @@ async def _cold(run: Run, stub: Any, asked: Any, request: pb.AskRequest) -> list
         async def cold() -> float:
             waits = []
             for question in itertools.islice(asked, number):
-                new = pb.AskRequest(collection=COLLECTION, question=question, model=model)
+                # 0: as many tokens as an answer has by default.
+                new = pb.AskRequest(
+                    collection=COLLECTION,
+                    question=question,
+                    model=model,
+                    max_tokens=run.size(0, 8),
+                )
                 began = time.perf_counter()
                 await stub.Ask(new)
                 waits.append((time.perf_counter() - began) * 1000)

@@ -37,6 +37,7 @@ class Run:
     say: Callable[[str], None]
     resources: AsyncExitStack
     _shared: list[Stack] = field(default_factory=list)
+    _cached: list[Stack] = field(default_factory=list)
     _workers: dict[tuple[str, ...], Worker] = field(default_factory=dict)
 
     @property
@@ -133,13 +134,15 @@ class Run:
 
     @asynccontextmanager
     async def cached_stack(self) -> AsyncIterator[Stack]:
-        """Run all of Quintet as `make up` does, with its caches, and yield it. One trace in
-        a hundred is recorded: what takes them in runs in this process, beside the callers,
-        and would be measured instead of the services."""
-        self.say("the five services with their caches: starting")
-        few = {f"QUINTET_{service.upper()}_TRACE_RATIO": "0.01" for service in SERVICES}
-        async with running_stack(self.folder / "cached", environment=few) as stack:
-            yield stack
+        """Run all of Quintet as `make up` does, with its caches, and yield it, for as long as
+        `stack`. One trace in a hundred is recorded: what takes them in runs in this process,
+        beside the callers, and would be measured instead of the services."""
+        if not self._cached:
+            self.say("the five services with their caches: starting")
+            few = {f"QUINTET_{service.upper()}_TRACE_RATIO": "0.01" for service in SERVICES}
+            running = running_stack(self.folder / "cached", environment=few)
+            self._cached.append(await self.resources.enter_async_context(running))
+        yield self._cached[0]
 
     @asynccontextmanager
     async def stack(self) -> AsyncIterator[Stack]:
