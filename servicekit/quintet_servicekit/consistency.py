@@ -49,6 +49,8 @@ def decode_token(name: str, token: str, field: str = "consistency.at_least_as_fr
     Raises `ServiceError` INVALID_FIELD, naming `field`, for what is no token or is
     one of another collection.
     """
+    if len(token) > MAX_TOKEN_CHARS:
+        raise _refused(field)
     try:
         packed = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
         version, collection, number, check = _LAYOUT.unpack(packed)

@@ -140,21 +140,6 @@ async def test_many_keys_cost_one_round_trip(
     assert after.get("cmdstat_get") == before.get("cmdstat_get")
 
 
-async def test_other_keys_come_with_the_value_in_one_round_trip(
-    remote: Remote, redis_url: str
-) -> None:
-    cache = cache_of(remote, redis_url)
-    await remote.command("SET", remote.key("epoch:c"), "7")
-    assert await cache.get_with(KEY, ["epoch:c", "epoch:d"]) == (None, [b"7", None])
-    cache.put(KEY, "value")
-    await remote.writer.flush()
-    for store in ("memory", "redis"):
-        found, beside = await cache.get_with(KEY, ["epoch:c"])
-        assert found is not None
-        assert (found.value, found.store, beside) == ("value", store, [b"7"])
-        cache.clear()
-
-
 async def test_namespaces_tiers_and_schemas_see_nothing_of_each_other(
     remote: Remote, redis_url: str
 ) -> None:

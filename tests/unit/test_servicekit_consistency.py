@@ -39,6 +39,13 @@ def test_what_is_no_token_is_refused(text: str) -> None:
     assert caught.value.reason is Reason.INVALID_FIELD
 
 
+def test_a_text_longer_than_any_token_is_refused_unread() -> None:
+    token = encode_token("notes", Epoch(3, 7))
+    with pytest.raises(ServiceError) as caught:
+        decode_token("notes", token + "=" * MAX_TOKEN_CHARS)
+    assert caught.value.reason is Reason.INVALID_FIELD
+
+
 def test_a_damaged_token_is_refused() -> None:
     token = encode_token("notes", Epoch(3, 7))
     for place in range(len(token) - 1):

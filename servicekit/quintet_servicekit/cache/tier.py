@@ -114,24 +114,6 @@ class Cache(Generic[V]):
                 found[key] = self._counted(self._received(key, raw), allow_stale, accept)
         return [found[key] for key in keys]
 
-    async def get_with(
-        self,
-        key: str,
-        beside: Sequence[str],
-        *,
-        allow_stale: bool = False,
-        accept: Accept[V] | None = None,
-    ) -> tuple[Found[V] | None, list[bytes | None] | None]:
-        """Return the value as `get` does, and in the same round trip what Redis has at the
-        keys `beside` (named as for `Remote.get`), asked every time; None where Redis could
-        not be asked."""
-        found = self.peek(key, allow_stale=allow_stale, accept=accept)
-        if found is not None:
-            return found, await self._mget(beside)
-        raws = await self._mget([*beside, self._name(key)])
-        received = self._received(key, raws.pop() if raws else None)
-        return self._counted(received, allow_stale, accept), raws
-
     def put(self, key: str, value: V, *, cost_seconds: float = 0.0, negative: bool = False) -> None:
         """Keep a value that took `cost_seconds` to compute; Redis gets it in the background."""
         self._store(key, self._enveloped(value, cost_seconds, negative))
