@@ -174,7 +174,7 @@ async def test_what_nobody_understands_is_passed_over(
 ) -> None:
     mark = watch.mark()
     for message in ('{"kind": "later"}', '{"kind": "epoch", "name": 3}', "[]", "7"):
-        await remote.publish("epochs", message)
+        await remote.command("PUBLISH", remote.key("epochs"), message)
     await vouch(news)
     watch.note("c", Epoch(1, 5), mark)
     await until(lambda: watch.known("c") is not None)

@@ -166,10 +166,6 @@ class Remote:
         entries = reply[name.encode()] if reply else []
         return [(id_, dict(zip(f[::2], f[1::2], strict=True))) for id_, f in entries]
 
-    async def publish(self, channel: str, message: Argument) -> None:
-        """Send a message to those who follow `channel` now. Raises `AwayError`."""
-        await self.command("PUBLISH", self.key(channel), message)
-
     def connection(self) -> Connection:
         """Return a connection outside the pool, not yet connected: for who follows a channel.
         It has no timeout of its own, and its owner disconnects it."""

@@ -124,12 +124,6 @@ class SemanticIndex:
         if not self._scopes[scope].questions:
             del self._scopes[scope]
 
-    def clear(self, scope: bytes) -> None:
-        """Forget all questions of a scope."""
-        held = self._scopes.pop(scope, None)
-        for key in held.questions if held is not None else ():
-            del self._scope_of[key]
-
 
 def _normalised(vector: bytes) -> array[float] | None:
     """Return the vector at length 1; None for one that has no direction."""
