@@ -1,36 +1,31 @@
-"""`make chaos`: all suites against a stack of their own, with build/chaos.json as the result."""
+"""`make chaos`: one suite after the other, with build/chaos.json as the result."""
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import os
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from support.stack import stack_in_thread
 
-from chaos import report
-from chaos.freshness import checks, run
-from chaos.journal import Journal, LieError, UnexcusedError
+from chaos import freshness, report
+from chaos.suite import BrokenError, Options, Suite
 
 ROOT = Path(__file__).parent.parent.parent
-SUITE = "freshness"
+SUITES = {it.name: it for it in (freshness.SUITE,)}
 TELL_SECONDS = 15.0
 """Time between two lines where no bar can be shown."""
 
 
 class Screen:
-    """Shows how far a run is: as a bar, or as lines where there is no terminal."""
+    """Shows how far a suite is: as a bar, or as lines where there is no terminal."""
 
-    def __init__(self, operations: int) -> None:
+    def __init__(self, suite: Suite, amount: int) -> None:
         self.console = Console(stderr=True, width=None if sys.stderr.isatty() else 120)
         self.progress = Progress(
-            TextColumn(f"[bold]{SUITE}"),
+            TextColumn(f"[bold]{suite.name}"),
             BarColumn(30),
             MofNCompleteColumn(),
             TextColumn("{task.description}"),
@@ -38,48 +33,56 @@ class Screen:
             console=self.console,
             refresh_per_second=2,
         )
-        self._task = self.progress.add_task("starting", total=operations)
+        self._unit = suite.unit
+        self._task = self.progress.add_task("starting", total=amount)
         self._told = time.monotonic()
 
-    def watch(self, journal: Journal) -> None:
+    def tell(self, done: int, said: str, of: int | None = None) -> None:
         """Show the present state of a run."""
-        said = (
-            f"{journal.judged} answers judged, {sum(journal.failures.values())} calls failed,"
-            f" {len(journal.faults.happened)} faults"
-        )
-        self.progress.update(self._task, completed=journal.operations, description=said)
+        self.progress.update(self._task, completed=done, description=said)
+        if of is not None:
+            self.progress.update(self._task, total=of)
         now = time.monotonic()
         if not self.console.is_terminal and now > self._told + TELL_SECONDS:
             self._told = now
-            self.console.print(f"{journal.operations} operations, {said}")
+            self.console.print(f"{done} {self._unit}, {said}", markup=False, highlight=False)
+
+
+def run(suite: Suite, options: Options, out: Path) -> bool:
+    """Run a suite, write what it found, and return whether all was as required."""
+    screen = Screen(suite, options.amount)
+    try:
+        with screen.progress:
+            found = suite.run(options, screen.tell)
+    except BrokenError as error:
+        screen.console.print(error, markup=False, highlight=False)
+        found = [report.Check(str(error).partition("\n")[0], 1, "none", False)]
+    report.write(out, suite.name, found)
+    screen.console.print(report.table(suite.name, found))
+    return all(check.passed for check in found)
 
 
 def main() -> int:
     """Run what was asked for; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m chaos", description=__doc__)
-    parser.add_argument("--operations", type=int, default=10_000)
-    parser.add_argument("--seconds", type=float, default=330, help="about how long that takes")
+    parser.add_argument(
+        "--suite", default=",".join(SUITES), help=f"some of {','.join(SUITES)}; default: all"
+    )
     parser.add_argument("--seed", type=int, default=1, help="what decides all choices")
+    amounts = ", ".join(f"{it.name} {it.amount:,} {it.unit}" for it in SUITES.values())
+    parser.add_argument("--amount", type=int, help=f"how much is done; default: {amounts}")
+    parser.add_argument("--only", default="", help="names of parts of a run, with commas between")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "chaos.json")
-    options = parser.parse_args()
-    # What is killed on purpose is to be started again, however often, and at once.
-    os.environ.setdefault("QUINTET_LOCAL_MAX_RESTARTS", "1000")
-    os.environ.setdefault("QUINTET_LOCAL_STEADY_SECONDS", "1")
-    screen = Screen(options.operations)
-    with (
-        tempfile.TemporaryDirectory(prefix="quintet-chaos-") as folder,
-        screen.progress,
-        stack_in_thread(Path(folder) / "state") as stack,
-    ):
-        running = run(stack, options.operations, options.seed, options.seconds, screen.watch)
-        try:
-            found = checks(asyncio.run(running))
-        except (LieError, UnexcusedError) as error:
-            screen.console.print(error, markup=False, highlight=False)
-            found = [report.Check(str(error).partition("\n")[0], 1, "none", False)]
-    report.write(options.out, SUITE, found)
-    screen.console.print(report.table(SUITE, found))
-    return 0 if all(check.passed for check in found) else 1
+    arguments = parser.parse_args()
+    names = arguments.suite.split(",")
+    if unknown := set(names) - SUITES.keys():
+        parser.error(f"no such suite: {', '.join(sorted(unknown))}")
+    only = tuple(filter(None, arguments.only.split(",")))
+    passed = True
+    for suite in (SUITES[name] for name in names):
+        options = Options(arguments.seed, arguments.amount or suite.amount, only)
+        passed &= run(suite, options, arguments.out)
+    return 0 if passed else 1
 
 
 if __name__ == "__main__":

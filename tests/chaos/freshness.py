@@ -19,11 +19,12 @@ from support.stack import TestStack
 
 from chaos.documents import TOPICS, Question, questions
 from chaos.faults import Faults, plan
-from chaos.journal import Journal, LieError, UnexcusedError
+from chaos.journal import Journal
 from chaos.ledger import Ledger
 from chaos.readers import Earlier, Reader, vectors_of
 from chaos.replicas import RETRIEVER, Replicas, replicas_of
 from chaos.report import Check
+from chaos.suite import BrokenError, Options, Suite, Tell, own_stack
 from chaos.writers import Scribe
 from quintet_servicekit.epochs import LEASE_SECONDS
 
@@ -34,6 +35,8 @@ _READS = 0.75
 _AT_ONCE = 4
 """Equal questions that are asked at once."""
 _SETTLING_SECONDS = 60.0
+_PER_SECOND = 30.0
+"""Operations of a run alone: about what two cores do."""
 
 _NEEDED = {
     "l1 hit, memory": 0.02,
@@ -102,7 +105,7 @@ async def run(
         try:
             async with asyncio.timeout(4 * seconds + 2 * _SETTLING_SECONDS):
                 await _play(scene, injected)
-        except* (LieError, UnexcusedError) as errors:
+        except* BrokenError as errors:
             # The first one; the others may be its consequences.
             raise _leaves(errors)[0] from None
         finally:
@@ -274,3 +277,19 @@ def checks(journal: Journal) -> list[Check]:
     kinds = Counter(str(fault) for fault, _, _ in journal.faults.happened)
     found += [Check(f"faults: {kind}", kinds[kind]) for kind in sorted(kinds)]
     return found
+
+
+def _run_alone(options: Options, tell: Tell) -> list[Check]:
+    def watch(journal: Journal) -> None:
+        said = (
+            f"{journal.judged} answers judged, {sum(journal.failures.values())} calls failed,"
+            f" {len(journal.faults.happened)} faults"
+        )
+        tell(journal.operations, said)
+
+    seconds = options.amount / _PER_SECOND
+    with own_stack() as stack:
+        return checks(asyncio.run(run(stack, options.amount, options.seed, seconds, watch)))
+
+
+SUITE = Suite("freshness", 10_000, "operations", _run_alone)

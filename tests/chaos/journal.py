@@ -8,6 +8,7 @@ from collections import Counter, defaultdict, deque
 from chaos.faults import Faults
 from chaos.invariants import Answer, faults
 from chaos.ledger import EXISTENCE, Ledger
+from chaos.suite import BrokenError
 from quintet_servicekit.errors import Reason, ServiceError
 
 _EXCUSED = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED"})
@@ -15,11 +16,11 @@ _REMEMBERED = 8
 """Answers to a question that are shown with one that is wrong."""
 
 
-class LieError(Exception):
+class LieError(BrokenError):
     """Something was told that is not so; the message has all that is known of it."""
 
 
-class UnexcusedError(Exception):
+class UnexcusedError(BrokenError):
     """A call failed that had no cause to."""
 
 
