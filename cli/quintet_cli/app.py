@@ -21,6 +21,7 @@ from quintet_cli.arguments import (
     Collection,
     DocumentId,
     FailIfDegraded,
+    Faults,
     Filters,
     Fresh,
     MaxStaleness,
@@ -108,6 +109,7 @@ def ask(
         Path | None,
         typer.Option(metavar="FILE", help="Write the answer's trace there, for Jaeger's UI."),
     ] = None,
+    faults: Faults = None,
 ) -> None:
     """Answer a question from a collection, with the sources."""
     from quintet_cli.commands import ask as command_ask
@@ -125,7 +127,7 @@ def ask(
         fail_if_degraded=fail_if_degraded,
         max_staleness=max_staleness,
     )
-    command_ask.run(settings, asked, waterfall=waterfall, trace_file=trace)
+    command_ask.run(settings, asked, waterfall=waterfall, trace_file=trace, faults=faults or [])
 
 
 @command(app)

@@ -102,5 +102,15 @@ MaxStaleness = Annotated[
 Waterfall = Annotated[
     bool, typer.Option("--waterfall", help="Draw what each hop took, and what its cache did.")
 ]
+Faults = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--fault",
+        metavar="SPEC",
+        help="Have a fault done to this question, where the services allow it; can be given "
+        "again. For instance embedder/Embed;delay=500ms or generator/*;abort=UNAVAILABLE.",
+        show_default=False,
+    ),
+]
 DocumentId = Annotated[str, typer.Argument(metavar="ID", help="Identifier of the document.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")]

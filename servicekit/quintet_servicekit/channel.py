@@ -15,7 +15,7 @@ from opentelemetry.propagate import inject
 from opentelemetry.trace import SpanKind, Status, StatusCode
 from prometheus_client import Counter, Histogram
 
-from quintet_servicekit import telemetry
+from quintet_servicekit import fault_injection, telemetry
 from quintet_servicekit.errors import Reason, ServiceError, from_rpc_error
 from quintet_servicekit.settings import ChannelSettings
 
@@ -201,6 +201,8 @@ class Peer:
         # Injected by hand, not by making the span current: a generator's context
         # is its consumer's, and would leak the span into it.
         inject(carrier, trace.set_span_in_context(span))
+        if faults := fault_injection.carried():
+            carrier[fault_injection.HEADER] = faults
         code = grpc.StatusCode.OK
         began = time.perf_counter()
         try:

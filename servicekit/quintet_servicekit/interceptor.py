@@ -22,6 +22,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from quintet_servicekit import errors, telemetry
 from quintet_servicekit.errors import Reason, ServiceError
+from quintet_servicekit.fault_injection import FaultInjection
 
 TRACE_ID_KEY = "quintet-trace-id"
 """Trailer with the trace's id, on every response."""
@@ -52,11 +53,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     """Wraps each of the server's own methods; see the module.
 
     `is_ready` tells whether calls may reach the service. Before that they end
-    with UNAVAILABLE and NOT_READY.
+    with UNAVAILABLE and NOT_READY. `faults` are done to calls that ask for them.
     """
 
-    def __init__(self, is_ready: Callable[[], bool]) -> None:
+    def __init__(self, is_ready: Callable[[], bool], faults: FaultInjection | None = None) -> None:
         self._is_ready = is_ready
+        self._faults = faults
         self._wrapped: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
 
     async def intercept_service(  # type: ignore[override]  # None is gRPC's own 'no such method'
@@ -93,6 +95,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             or handler.stream_unary
             or handler.stream_stream
         )
+        if self._faults:
+            streams = bool(handler.response_streaming)
+            behaviour = self._faults.around(method, behaviour, streams=streams)
 
         async def unary(request: Any, context: Context) -> Any:
             call = _Call(method, meters, context)

@@ -22,6 +22,7 @@ from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
 
 from quintet_servicekit import telemetry
+from quintet_servicekit.fault_injection import FaultInjection
 from quintet_servicekit.interceptor import CallInterceptor
 from quintet_servicekit.settings import ServiceSettings
 
@@ -81,7 +82,11 @@ class RunningServer:
         self._serving = asyncio.Event()
         self._health = HealthServicer()
         self._server = grpc.aio.server(
-            interceptors=[CallInterceptor(lambda: self._warm)],
+            interceptors=[
+                CallInterceptor(
+                    lambda: self._warm, FaultInjection() if settings.fault_injection else None
+                )
+            ],
             maximum_concurrent_rpcs=settings.max_concurrent_calls,
             options=[
                 ("grpc.max_receive_message_length", settings.max_message_bytes),

@@ -51,6 +51,10 @@ class ServiceSettings(BaseSettings):
     max_concurrent_calls: int = Field(512, ge=1, le=100_000)
     """Calls in flight beyond which gRPC answers RESOURCE_EXHAUSTED at once."""
 
+    fault_injection: bool = False
+    """Whether callers may have faults done to their own calls (docs/game-days.md). Off:
+    who can send metadata could otherwise make every service behind the gateway fail."""
+
 
 class ChannelSettings(BaseModel):
     """How a client reaches a service. Part of a client's own settings."""

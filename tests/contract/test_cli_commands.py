@@ -128,6 +128,24 @@ def _kept(cache: pb.AnswerCache) -> list[pb.AskStreamResponse]:
 
 
 class TestAsk:
+    def test_faults_are_asked_for_in_the_calls_metadata(
+        self, quintet: Quintet, gateway: RecordedGateway
+    ) -> None:
+        gateway.replies["AskStream"] = list(ANSWER)
+        first, second = "embedder/*;delay=1s", "generator/*;abort=UNAVAILABLE;percent=5"
+        ran = quintet("ask", "What is nonlocal?", "--fault", first, "--fault", second)
+        assert ran.status == 0, ran.err
+        assert gateway.metadata[-1]["quintet-fault"] == f"{first},{second}"
+        assert quintet("ask", "What is nonlocal?").status == 0
+        assert "quintet-fault" not in gateway.metadata[-1]
+
+    def test_a_fault_that_breaks_its_syntax_is_not_sent(
+        self, quintet: Quintet, gateway: RecordedGateway
+    ) -> None:
+        ran = quintet("ask", "What is nonlocal?", "--fault", "embedder/*")
+        assert (ran.status, gateway.requests) == (2, [])
+        assert "must have a delay or an abort" in ran.err
+
     def test_an_answer_is_marked_and_followed_by_its_sources(
         self, quintet: Quintet, gateway: RecordedGateway
     ) -> None:

@@ -44,6 +44,7 @@ class RecordedGateway(GatewayServiceServicer):
     def __init__(self) -> None:
         self.requests: list[tuple[str, Any]] = []
         self.deadlines: list[float | None] = []
+        self.metadata: list[dict[str, Any]] = []
         self.replies: dict[str, Reply | list[Any]] = {}
         self.acknowledge: Acknowledge = created
         self.held_acknowledgements = threading.Event()
@@ -78,6 +79,7 @@ class RecordedGateway(GatewayServiceServicer):
 
     def _record(self, method: str, request: Any, context: Any) -> None:
         self.requests.append((method, request))
+        self.metadata.append(dict(context.invocation_metadata()))
         self.deadlines.append(context.time_remaining())
 
     def _unary(self, method: str, request: Any, context: Any) -> Any:

@@ -13,9 +13,12 @@ from support.stack import TestStack
 
 
 @asynccontextmanager
-async def second_gateway(stack: TestStack) -> AsyncIterator[str]:
-    """Yield the address of a gateway with the services, and the Redis, of `stack`."""
-    service = gateway_beside(stack)
+async def second_gateway(stack: TestStack, **settings: str) -> AsyncIterator[str]:
+    """Yield the address of a gateway with the services, and the Redis, of `stack`.
+
+    `settings` are of its environment, without the prefix.
+    """
+    service = gateway_beside(stack, **settings)
     try:
         child = await service.start()
         try:
@@ -26,9 +29,10 @@ async def second_gateway(stack: TestStack) -> AsyncIterator[str]:
         service.close()
 
 
-def gateway_beside(stack: TestStack) -> Service:
+def gateway_beside(stack: TestStack, **settings: str) -> Service:
     """Return a gateway with the services, and the Redis, of `stack`; to be closed."""
     environment = dict(os.environ)
+    environment |= {f"QUINTET_GATEWAY_{name}": value for name, value in settings.items()}
     for name in ("tokenizer", "embedder", "retriever", "generator"):
         environment[f"QUINTET_GATEWAY_{name.upper()}_ADDRESS"] = stack.endpoints[name]["grpc"]
     environment["QUINTET_GATEWAY_CACHE__REDIS_URL"] = redis_url(stack)

@@ -17,6 +17,9 @@ from quintet_local.supervisor import Stack, running_stack
 START_SECONDS = 240
 """Two cores that also run other tests load the models slowly."""
 
+ALLOWED = {"QUINTET_EMBEDDER_FAULT_INJECTION": "true"}
+"""The embedder does faults that calls ask for. The gateway doesn't carry them on."""
+
 
 class TestStack:
     """A stack that runs in a thread of its own, so that it is looked after, and
@@ -58,7 +61,7 @@ def stack_in_thread(state_dir: Path) -> Iterator[TestStack]:
     stop = threading.Event()
 
     async def run() -> None:
-        async with running_stack(state_dir) as stack:
+        async with running_stack(state_dir, environment=ALLOWED) as stack:
             started.set_result(TestStack(stack, asyncio.get_running_loop()))
             await asyncio.to_thread(stop.wait)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -20,14 +21,38 @@ from quintet_cli.answering import answer
 from quintet_cli.arguments import Asked
 from quintet_cli.commands import trace
 from quintet_cli.connection import Gateway, connected
+from quintet_cli.errors import CliError
 from quintet_cli.live import Waiting
 from quintet_cli.settings import Settings
 from quintet_cli.terminal import as_json, console, print_json
+from quintet_servicekit import fault_injection
+from quintet_servicekit.errors import ServiceError
 
 
-def run(settings: Settings, asked: Asked, *, waterfall: bool, trace_file: Path | None) -> None:
-    """Ask, print, and write the trace where `trace_file` names a file."""
-    asyncio.run(_run(settings, request_of(asked), waterfall, trace_file))
+def run(
+    settings: Settings,
+    asked: Asked,
+    *,
+    waterfall: bool,
+    trace_file: Path | None,
+    faults: Sequence[str] = (),
+) -> None:
+    """Ask, print, and write the trace where `trace_file` names a file. `faults` are done to
+    the question, as `quintet_servicekit.fault_injection` says.
+
+    Raises `CliError` (usage) for a fault that breaks its syntax.
+    """
+    asyncio.run(_run(settings, request_of(asked), waterfall, trace_file, _header_of(faults)))
+
+
+def _header_of(faults: Sequence[str]) -> str:
+    header = ",".join(faults)
+    try:
+        if header:
+            fault_injection.parsed(header)
+    except ServiceError as error:
+        raise CliError(error.message, advice="see docs/game-days.md", usage=True) from error
+    return header
 
 
 def request_of(asked: Asked) -> AskRequest:
@@ -56,8 +81,9 @@ def mode_of(name: str) -> SearchMode.ValueType:
 
 
 async def _run(
-    settings: Settings, request: AskRequest, waterfall: bool, trace_file: Path | None
+    settings: Settings, request: AskRequest, waterfall: bool, trace_file: Path | None, faults: str
 ) -> None:
+    fault_injection.carry(faults)
     async with connected(settings) as gateway:
         if settings.json:
             response = await answer(gateway, request)
