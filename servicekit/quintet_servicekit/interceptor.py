@@ -60,6 +60,25 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         self._is_ready = is_ready
         self._faults = faults
         self._wrapped: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+        self._calls: set[asyncio.Task[Any] | None] = set()
+        self._watches: set[asyncio.Task[Any] | None] = set()
+        self._ended: set[asyncio.Task[Any] | None] = set()
+
+    def end_calls(self) -> int:
+        """End all calls in flight with UNAVAILABLE and NOT_READY; return how many."""
+        return self._end(self._calls)
+
+    def end_watches(self) -> None:
+        """End the streams of those who watch health: they would be kept until their
+        callers leave."""
+        self._end(self._watches)
+
+    def _end(self, tasks: set[asyncio.Task[Any] | None]) -> int:
+        self._ended |= tasks
+        for task in tasks:
+            if task is not None:
+                task.cancel()
+        return len(tasks)
 
     async def intercept_service(  # type: ignore[override]  # None is gRPC's own 'no such method'
         self,
@@ -73,8 +92,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         if method in self._wrapped:
             return self._wrapped[method]
         handler = await continuation(handler_call_details)
-        if handler is None or method.startswith(_SILENT):
-            return handler
+        if handler is None:
+            return None
+        if method.startswith(_SILENT):
+            return self._watched(handler) if handler.unary_stream else handler
         # Only methods that exist are remembered, so callers cannot grow the dict.
         self._wrapped[method] = self._wrap(method.lstrip("/"), handler)
         return self._wrapped[method]
@@ -102,16 +123,22 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         async def unary(request: Any, context: Context) -> Any:
             call = _Call(method, meters, context)
             with call.observed():
+                self._calls.add(task := asyncio.current_task())
                 try:
                     self._admit()
                     return await behaviour(_checked(request), context)
+                except asyncio.CancelledError as error:
+                    failure = call.failure(self._stopping(error))
                 except Exception as error:
                     failure = call.failure(error)
+                finally:
+                    self._calls.discard(task)
             return await call.abort(failure)
 
         async def stream(request: Any, context: Context) -> None:
             call = _Call(method, meters, context)
             with call.observed():
+                self._calls.add(task := asyncio.current_task())
                 try:
                     self._admit()
                     # Written here and not yielded: a caller who leaves cancels this
@@ -121,8 +148,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
                         async for response in responses:
                             await context.write(response)
                     return
+                except asyncio.CancelledError as error:
+                    failure = call.failure(self._stopping(error))
                 except Exception as error:
                     failure = call.failure(error)
+                finally:
+                    self._calls.discard(task)
             await call.abort(failure)
 
         return make(
@@ -130,6 +161,32 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             request_deserializer=_tolerant(handler.request_deserializer),
             response_serializer=handler.response_serializer,
         )
+
+    def _watched(self, handler: grpc.RpcMethodHandler[Any, Any]) -> grpc.RpcMethodHandler[Any, Any]:
+        behaviour: Any = handler.unary_stream
+
+        async def watch(request: Any, context: Context) -> None:
+            self._watches.add(task := asyncio.current_task())
+            try:
+                await behaviour(request, context)
+            except asyncio.CancelledError as error:
+                self._stopping(error)
+            finally:
+                self._watches.discard(task)
+
+        return grpc.unary_stream_rpc_method_handler(
+            watch,
+            request_deserializer=handler.request_deserializer,
+            response_serializer=handler.response_serializer,
+        )
+
+    def _stopping(self, cancelled: asyncio.CancelledError) -> ServiceError:
+        """Return what a call is told that `end_calls` ended; raise `cancelled` for others."""
+        task = asyncio.current_task()
+        if task is None or task not in self._ended:
+            raise cancelled
+        task.uncancel()
+        return ServiceError(Reason.NOT_READY, "the service is stopping; repeat the call")
 
     def _admit(self) -> None:
         if not self._is_ready():

@@ -49,6 +49,11 @@ class Application:
         return (self.service, *self.more_services)
 
 
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+_CLOSING_SECONDS = 2.0
+"""How long calls that are ended after the drain may take to clean up and to tell it."""
+
 Opener = Callable[[], AbstractAsyncContextManager[Application]]
 
 
@@ -60,9 +65,8 @@ def run(name: str, settings: ServiceSettings, open_application: Opener) -> int:
 async def _run(name: str, settings: ServiceSettings, open_application: Opener) -> int:
     provider = telemetry.configure(name, settings)
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signum, stop.set)
+    for signum in _STOP_SIGNALS:
+        asyncio.get_running_loop().add_signal_handler(signum, _stop_or_end, stop)
     try:
         async with open_application() as application, RunningServer(settings, application) as it:
             telemetry.logger().info("listening", port=it.port, metrics_port=it.metrics_port)
@@ -72,8 +76,21 @@ async def _run(name: str, settings: ServiceSettings, open_application: Opener) -
         await asyncio.to_thread(provider.shutdown)
 
 
+def _stop_or_end(stop: asyncio.Event) -> None:
+    """Begin the graceful end; the next signal ends the process at once."""
+    stop.set()
+    for signum in _STOP_SIGNALS:
+        asyncio.get_running_loop().remove_signal_handler(signum)
+        signal.signal(signum, signal.SIG_DFL)
+
+
 class RunningServer:
-    """A started server of one application; leaving the context drains it."""
+    """A started server of one application.
+
+    Leaving the context ends it so that no caller meets a closed door: health says
+    NOT_SERVING while calls are still taken (`lame_duck_seconds`), then none is taken and
+    those in flight finish (`drain_seconds`), then the rest end with NOT_READY.
+    """
 
     def __init__(self, settings: ServiceSettings, application: Application) -> None:
         self._settings = settings
@@ -81,12 +98,11 @@ class RunningServer:
         self._warm = False
         self._serving = asyncio.Event()
         self._health = HealthServicer()
+        self._interceptor = CallInterceptor(
+            lambda: self._warm, FaultInjection() if settings.fault_injection else None
+        )
         self._server = grpc.aio.server(
-            interceptors=[
-                CallInterceptor(
-                    lambda: self._warm, FaultInjection() if settings.fault_injection else None
-                )
-            ],
+            interceptors=[self._interceptor],
             maximum_concurrent_rpcs=settings.max_concurrent_calls,
             options=[
                 ("grpc.max_receive_message_length", settings.max_message_bytes),
@@ -167,8 +183,18 @@ class RunningServer:
 
     async def __aexit__(self, *_: Any) -> None:
         await self._health.enter_graceful_shutdown()
-        telemetry.logger().info("draining", seconds=self._settings.drain_seconds)
-        await self._server.stop(grace=self._settings.drain_seconds)
+        settings = self._settings
+        telemetry.logger().info("draining", seconds=settings.drain_seconds)
+        # What has not been warm was never called by those who look at its health.
+        if self._warm:
+            await asyncio.sleep(settings.lame_duck_seconds)
+        grace = settings.drain_seconds + _CLOSING_SECONDS
+        stopping = asyncio.create_task(self._server.stop(grace))
+        self._interceptor.end_watches()
+        await asyncio.wait({stopping}, timeout=settings.drain_seconds)
+        if not stopping.done():
+            telemetry.logger().warning("ending", calls=self._interceptor.end_calls())
+        await stopping
         await asyncio.to_thread(self._metrics.shutdown)
         self._metrics.server_close()
 

@@ -40,8 +40,12 @@ class ServiceSettings(BaseSettings):
     Unset: the variable that OpenTelemetry prescribes. Empty: no spans are exported."""
     trace_ratio: float = Field(1.0, ge=0, le=1)
     """Share of traces that are recorded where the caller did not decide it."""
+    lame_duck_seconds: float = Field(0.5, ge=0, le=60)
+    """How long calls are still taken after SIGTERM, while health says NOT_SERVING. Channels
+    that watch health move on within milliseconds; half a second lets a busy machine,
+    and calls that already wait in gRPC's queue, catch up."""
     drain_seconds: float = Field(20.0, ge=0, le=600)
-    """How long calls in flight may take to finish after SIGTERM."""
+    """How long calls in flight may take to finish after that. The rest are then ended."""
     probe_interval_seconds: float = Field(1.0, gt=0, le=60)
     """How often readiness asks the dependencies. One second, so that a returned
     dependency is used again within the five seconds that we promise."""

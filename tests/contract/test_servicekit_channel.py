@@ -73,7 +73,9 @@ async def replicas(*names: str) -> AsyncIterator[tuple[list[Replica], str]]:
             application = Application(
                 SERVICE, partial(registered, replica), warm_up=nothing, check=replica.check
             )
-            settings = ServiceSettings(drain_seconds=0, probe_interval_seconds=0.02)
+            settings = ServiceSettings(
+                lame_duck_seconds=0, drain_seconds=0, probe_interval_seconds=0.02
+            )
             server = await stack.enter_async_context(RunningServer(settings, application))
             stop = asyncio.Event()
             task = asyncio.create_task(server.until(stop))

@@ -237,7 +237,7 @@ async def test_calls_before_the_warm_up_are_not_ready_and_health_says_so() -> No
         check=nothing,
     )
     stop = asyncio.Event()
-    async with RunningServer(ServiceSettings(drain_seconds=1), cold) as server:
+    async with RunningServer(ServiceSettings(lame_duck_seconds=0, drain_seconds=1), cold) as server:
         running = asyncio.create_task(server.until(stop))
         async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
             health = health_pb2_grpc.HealthStub(channel)
@@ -260,7 +260,8 @@ async def test_a_warm_up_that_fails_ends_the_process_with_an_error() -> None:
         warm_up=raising(RuntimeError("no model")),
         check=nothing,
     )
-    async with RunningServer(ServiceSettings(drain_seconds=0), broken) as server:
+    settings = ServiceSettings(lame_duck_seconds=0, drain_seconds=0)
+    async with RunningServer(settings, broken) as server:
         assert await server.until(asyncio.Event()) == 1
 
 
@@ -293,7 +294,7 @@ async def test_a_call_in_flight_finishes_while_the_server_drains() -> None:
 
     stop = asyncio.Event()
     async with RunningServer(
-        ServiceSettings(drain_seconds=5), application(Scripted(act))
+        ServiceSettings(lame_duck_seconds=0, drain_seconds=5), application(Scripted(act))
     ) as server:
         running = asyncio.create_task(server.until(stop))
         await server.ready()
@@ -330,7 +331,7 @@ async def test_a_probe_that_swallows_a_cancellation_does_not_hang_the_end() -> N
             except asyncio.CancelledError:
                 swallowed.set()
 
-    settings = ServiceSettings(drain_seconds=0, probe_interval_seconds=60)
+    settings = ServiceSettings(lame_duck_seconds=0, drain_seconds=0, probe_interval_seconds=60)
     async with RunningServer(settings, application(Scripted(nothing), check)) as server:
         stop = asyncio.Event()
         running = asyncio.create_task(server.until(stop))

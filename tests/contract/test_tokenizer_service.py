@@ -46,6 +46,7 @@ async def channel(tmp_path: Path) -> AsyncIterator[grpc.aio.Channel]:
         max_encode_chars=1_000,
         loaded_models=2,
         probe_interval_seconds=0.05,
+        lame_duck_seconds=0,
         drain_seconds=1,
     )
     async with open_application(settings) as application, serving(application, settings) as it:
@@ -342,7 +343,9 @@ async def test_a_model_that_was_prepared_is_served_by_its_name(tmp_path: Path) -
     prepared.mkdir()
     shutil.copy(get_model_path() / "tokenizer.json", prepared)
     (tmp_path / "no-tokenizer.here").mkdir()
-    settings = Settings(prepared_dir=tmp_path, drain_seconds=1, probe_interval_seconds=0.05)
+    settings = Settings(
+        prepared_dir=tmp_path, lame_duck_seconds=0, drain_seconds=1, probe_interval_seconds=0.05
+    )
     async with open_application(settings) as application, serving(application, settings) as channel:
         stub: TokenizerServiceAsyncStub = TokenizerServiceStub(channel)
         models = (await stub.ListModels(pb.ListModelsRequest())).models

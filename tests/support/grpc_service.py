@@ -17,7 +17,9 @@ async def serving(
     application: Application, settings: ServiceSettings | None = None
 ) -> AsyncIterator[grpc.aio.Channel]:
     """Yield a channel to the application once it is warm and ready."""
-    settings = settings or ServiceSettings(drain_seconds=1, probe_interval_seconds=0.05)
+    settings = settings or ServiceSettings(
+        lame_duck_seconds=0, drain_seconds=1, probe_interval_seconds=0.05
+    )
     async with RunningServer(settings, application) as server:
         stop = asyncio.Event()
         running = asyncio.create_task(server.until(stop))

@@ -31,7 +31,11 @@ REVISION = "r1"
 
 def settings_for(database_url: str, **settings: Any) -> Settings:
     """Return settings of a retriever that drains and probes as fast as tests want."""
-    quick: dict[str, Any] = {"drain_seconds": 1, "probe_interval_seconds": 0.05}
+    quick: dict[str, Any] = {
+        "lame_duck_seconds": 0,
+        "drain_seconds": 1,
+        "probe_interval_seconds": 0.05,
+    }
     return Settings(database_url=SecretStr(database_url), **(quick | settings))
 
 

@@ -38,6 +38,8 @@ class Service:
         self._port = self._reserve("PORT")
         self._metrics_port = self._reserve("METRICS_PORT")
         self._environment.setdefault(self._variable("HOST"), HOST)
+        # There is no other replica that callers could move to.
+        self._environment.setdefault(self._variable("LAME_DUCK_SECONDS"), "0")
 
     @property
     def address(self) -> str:
