@@ -2,9 +2,10 @@
 #
 #   PYTHON=…          the Python to make .venv with, 3.11 or later
 #   BENCH=…           names of benches for `make bench`; all without it
+#   EVAL=…            names of sets for `make eval`; all without it
 #   TORCH_BACKEND=…   cpu (default), or what uv knows: auto, cu130, …
 
-.PHONY: install dev-install demo up test chaos bench lint types protos protos-check check clean
+.PHONY: install dev-install demo up test chaos bench eval lint types protos protos-check check clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -32,13 +33,16 @@ chaos: dev-install ## kill and freeze processes under load, and find no wrong an
 bench: dev-install ## every published figure, beside what a user would pick instead; BENCH=embedder runs one
 	.venv/bin/python -m bench $(BENCH) $(BENCH_ARGS)
 
+eval: dev-install ## what a search finds, on the sets in QUINTET_EVAL_DATA: build/eval.json, docs/quality.md
+	.venv/bin/python -m evaluation $(EVAL) --publish
+
 lint: dev-install ## style, format, and which part may import which
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/lint-imports
 
 types: dev-install ## static types
-	.venv/bin/mypy servicekit services/* cli deploy/local tests bench
+	.venv/bin/mypy servicekit services/* cli deploy/local tests bench evaluation
 
 protos: ## generate the Python code of the contracts anew
 	PYTHON="$${PYTHON:-python3}" sh protos/generate.sh

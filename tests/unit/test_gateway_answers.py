@@ -79,6 +79,7 @@ METADATA = json_format.ParseDict({"k": 1}, Struct())
     [
         (pb.Document(id="a", content="y"), MODEL, PLAN),
         (pb.Document(id="a", content="x", title="t"), MODEL, PLAN),
+        (pb.Document(id="a", content="x", whole=True), MODEL, PLAN),
         (
             pb.Document(id="a", content="x", metadata=METADATA),
             MODEL,

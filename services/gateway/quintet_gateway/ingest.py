@@ -72,10 +72,13 @@ class Ingester:
                 chunks=standing.document.chunk_count,
                 consistency_token=standing.consistency_token,
             )
-        chunks = await self._chunks(chain, document.content)
+        if document.whole:
+            chunks = await self._one_chunk(chain, document.content)
+        else:
+            chunks = await self._chunks(chain, document.content)
         if not chunks:
             raise ServiceError(Reason.INVALID_FIELD, "document.content must not be empty")
-        revision, tokens = await self._embed(chain, model, chunks)
+        revision, tokens = await self._embed(chain, model, chunks, truncate=document.whole)
         written = retriever_pb.DocumentInput(
             id=document.id,
             title=document.title,
@@ -137,10 +140,26 @@ class Ingester:
             for chunk in response.texts[0].chunks
         ]
 
+    async def _one_chunk(self, chain: Chain, content: str) -> list[retriever_pb.Chunk]:
+        response = await chain.unary(
+            self._services.peer("tokenizer"),
+            "Count",
+            self._services.tokenizer.Count,
+            tokenizer_pb.CountRequest(texts=[content]),
+        )
+        tokens = max(1, response.counts[0])
+        return [retriever_pb.Chunk(text=content, start=0, end=len(content), tokens=tokens)]
+
     async def _embed(
-        self, chain: Chain, model: EmbeddingModel, chunks: list[retriever_pb.Chunk]
+        self,
+        chain: Chain,
+        model: EmbeddingModel,
+        chunks: list[retriever_pb.Chunk],
+        *,
+        truncate: bool,
     ) -> tuple[str, int]:
-        """Give each chunk its vector; return the model's revision and the tokens read."""
+        """Give each chunk its vector, of its first tokens if it may be truncated; return
+        the model's revision and the tokens read."""
         size = self._plan.embed_batch
         batches = [chunks[start : start + size] for start in range(0, len(chunks), size)]
         revisions: set[str] = set()
@@ -155,6 +174,9 @@ class Ingester:
                     model=model.name,
                     texts=[chunk.text for chunk in batch],
                     input_type=embedder_pb.INPUT_TYPE_PASSAGE,
+                    truncation=(
+                        embedder_pb.TRUNCATION_END if truncate else embedder_pb.TRUNCATION_REJECT
+                    ),
                 ),
             )
             for chunk, embedding in zip(batch, response.embeddings, strict=True):
@@ -191,7 +213,7 @@ def content_hash(document: pb.Document, model: EmbeddingModel, plan: ChunkPlan) 
         "content": document.content,
         "metadata": json_format.MessageToDict(document.metadata),
         "model": [model.name, model.revision],
-        "plan": [plan.chunk_tokens, plan.chunk_overlap_tokens],
+        "plan": "whole" if document.whole else [plan.chunk_tokens, plan.chunk_overlap_tokens],
     }
     canonical = json.dumps(made_from, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(canonical.encode()).hexdigest()

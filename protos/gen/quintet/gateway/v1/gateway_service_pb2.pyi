@@ -915,6 +915,7 @@ class Document(_message.Message):
     TITLE_FIELD_NUMBER: _builtins.int
     CONTENT_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
+    WHOLE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Identifier, 1 to 512 characters without control characters, unique in its
     collection. An existing document is replaced whole.
@@ -924,6 +925,11 @@ class Document(_message.Message):
     content: _builtins.str
     """Plain text, not blank, without NUL; at most 4,000,000 characters (a server
     setting).
+    """
+    whole: _builtins.bool
+    """Whether the document stays in one piece, however long. All of its words are
+    found, but its vector is made of as many of its first tokens as the embedding
+    model reads. For short documents that should be found as wholes. Default false.
     """
     @_builtins.property
     def metadata(self) -> _struct_pb2.Struct:
@@ -936,10 +942,11 @@ class Document(_message.Message):
         title: _builtins.str = ...,
         content: _builtins.str = ...,
         metadata: _struct_pb2.Struct | None = ...,
+        whole: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["metadata", b"metadata"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "id", b"id", "metadata", b"metadata", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "id", b"id", "metadata", b"metadata", "title", b"title", "whole", b"whole"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,1 @@
+"""What the retrieval is worth on public collections: `python -m evaluation`."""

@@ -1,0 +1,75 @@
+"""`python -m evaluation [SET…] [--publish]`, or `make eval EVAL=scifact`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import grpc
+
+from bench.machine import circumstances
+from bench.run import NO_CACHES
+from bench.worker import ROOT
+from evaluation.report import Evaluated, Report
+from evaluation.scoring import score
+from evaluation.sets import SOURCES, load
+from evaluation.through_gateway import MODES, ingested, run_of
+from quintet.gateway.v1.gateway_service_pb2_grpc import GatewayServiceStub
+from quintet_local.supervisor import running_stack
+
+
+async def evaluate(names: Sequence[str], data: Path, report: Report) -> None:
+    """Evaluate the sets one after the other in a stack of their own, without caches."""
+    about = circumstances()
+    with tempfile.TemporaryDirectory(prefix="quintet-evaluation-") as folder:
+        async with (
+            running_stack(Path(folder) / "state", environment=NO_CACHES) as stack,
+            grpc.aio.insecure_channel(stack.gateway) as channel,
+        ):
+            stub = GatewayServiceStub(channel)
+            for name in names:
+                found = load(data / SOURCES[name].folder)
+                print(f"{name}: {len(found.documents)} documents come in", flush=True)
+                async with ingested(stub, found.documents) as collection:
+                    scores = {
+                        mode: score(
+                            found.judgements, await run_of(stub, collection, found.queries, mode)
+                        )
+                        for mode in MODES
+                    }
+                for mode, it in scores.items():
+                    means = ", ".join(f"{key} {value:.4f}" for key, value in it.means.items())
+                    print(f"{name}, {mode}: {means}", flush=True)
+                evaluated = Evaluated(
+                    about.date, about.commit, len(found.documents), len(found.queries), scores
+                )
+                report.put(name, evaluated)
+
+
+def main() -> int:
+    """Evaluate the sets that are named, or all; return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m evaluation", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="SET", help=", ".join(SOURCES))
+    parser.add_argument("--out", type=Path, default=ROOT / "build" / "eval.json")
+    parser.add_argument("--publish", action="store_true", help="write docs/quality.md as well")
+    options = parser.parse_args()
+    unknown = set(options.names) - set(SOURCES)
+    if unknown:
+        parser.error(f"no set is called {', '.join(sorted(unknown))}: {', '.join(SOURCES)}")
+    data = os.environ.get("QUINTET_EVAL_DATA", "")
+    if not data:
+        parser.error("QUINTET_EVAL_DATA names no folder with evaluation data")
+    report = Report(options.out)
+    asyncio.run(evaluate(options.names or list(SOURCES), Path(data), report))
+    if options.publish:
+        report.publish(ROOT / "docs" / "quality.md")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
