@@ -177,6 +177,17 @@ async def test_chunks_of_several_texts_come_in_their_order(
     assert response.texts[2].chunks[0].text == " ".join(["word"] * 8)
 
 
+async def test_a_chunk_names_the_headings_above_it(stub: TokenizerServiceAsyncStub) -> None:
+    text = "# Guide\n\n" + "Before all. " * 20 + "\n\n## Use\n\n" + "Press a key. " * 20
+    for format, headings in (
+        (pb.TEXT_FORMAT_UNSPECIFIED, [[], ["Guide"]]),
+        (pb.TEXT_FORMAT_PLAIN, [[], []]),
+    ):
+        request = pb.ChunkRequest(texts=[text], max_tokens=110, format=format)
+        (chunked,) = (await stub.Chunk(request)).texts
+        assert [list(chunk.headings) for chunk in chunked.chunks] == headings
+
+
 async def test_the_default_overlap_fits_smaller_chunks(stub: TokenizerServiceAsyncStub) -> None:
     response = await stub.Chunk(pb.ChunkRequest(texts=["word " * 20], max_tokens=8))
     assert [chunk.span.start // 5 for chunk in response.texts[0].chunks] == [0, 5, 10, 15]
@@ -281,6 +292,7 @@ async def test_sequences_out_of_bounds_are_refused(stub: TokenizerServiceAsyncSt
         (pb.TruncateRequest(texts=["a"], max_tokens=1, side=7), "side"),  # type: ignore[arg-type]
         (pb.ChunkRequest(texts=["a"], max_tokens=7), "max_tokens"),
         (pb.ChunkRequest(texts=["a"], max_tokens=8_193), "max_tokens"),
+        (pb.ChunkRequest(texts=["a"], format=7), "format"),  # type: ignore[arg-type]
         (pb.ChunkRequest(texts=["a"], max_tokens=8, overlap_tokens=4), "overlap_tokens"),
         (pb.ChunkRequest(texts=["a"], overlap_tokens=64), "overlap_tokens"),
     ],

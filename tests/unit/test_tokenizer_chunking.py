@@ -65,10 +65,10 @@ def test_chunks_counted_alone_keep_their_bound_and_hold_the_text(
     text: str, max_tokens: int, data: st.DataObject
 ) -> None:
     overlap = data.draw(st.integers(0, (max_tokens - 1) // 2))
-    (chunked,) = chunk_texts([text], TOKENIZER, max_tokens=max_tokens, overlap=overlap)
+    (chunked,) = chunk_texts([text], TOKENIZER, max_tokens=max_tokens, overlap=overlap, markdown=True)
 
     covered: set[int] = set()
-    for (start, end), tokens in chunked.chunks:
+    for (start, end), tokens, _ in chunked.chunks:
         piece = text[start:end]
         assert piece.strip() == piece
         assert TOKENIZER.count([piece]) == [tokens]
@@ -87,13 +87,13 @@ def test_a_piece_that_has_more_tokens_alone_is_cut_again() -> None:
     text = " internationalization" * 8
     assert TOKENIZER.count([text]) == [8]
     assert TOKENIZER.count([text.strip()])[0] > 8
-    (chunked,) = chunk_texts([text], TOKENIZER, max_tokens=8, overlap=0)
+    (chunked,) = chunk_texts([text], TOKENIZER, max_tokens=8, overlap=0, markdown=False)
     assert len(chunked.chunks) > 1
     assert all(chunk.tokens <= 8 for chunk in chunked.chunks)
 
 
 def test_a_character_of_more_tokens_than_a_chunk_holds_is_a_chunk() -> None:
-    (chunked,) = chunk_texts(["漢"], TOKENIZER, max_tokens=2, overlap=0)
+    (chunked,) = chunk_texts(["漢"], TOKENIZER, max_tokens=2, overlap=0, markdown=False)
     assert [(chunk.span, chunk.tokens) for chunk in chunked.chunks] == [((0, 1), 3)]
 
 

@@ -120,7 +120,7 @@ async def test_other_methods_fail_when_the_tokenizer_cannot_be_loaded(
         engine.encode("", ["a"], special=False, offsets=False),
         engine.decode("", [[1]], keep_special=False),
         engine.truncate("", ["a"], max_tokens=1, side=Side.END),
-        engine.chunk("", ["a"], max_tokens=8, overlap=0),
+        engine.chunk("", ["a"], max_tokens=8, overlap=0, markdown=True),
     ):
         with pytest.raises(ServiceError) as caught:
             await call

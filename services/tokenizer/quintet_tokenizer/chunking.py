@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from quintet_tokenizer.models import Chunk, ChunkedText, IntArray, Span
+from quintet_tokenizer.structure import PLAIN, Headings, read_structure
 from quintet_tokenizer.windows import windows
 
 MAX_CHARS_PER_TOKEN = 32
@@ -30,26 +31,36 @@ class OffsetTokenizer(Protocol):
 
 
 def chunk_texts(
-    texts: Sequence[str], tokenizer: OffsetTokenizer, *, max_tokens: int, overlap: int
+    texts: Sequence[str],
+    tokenizer: OffsetTokenizer,
+    *,
+    max_tokens: int,
+    overlap: int,
+    markdown: bool,
 ) -> list[ChunkedText]:
     """Return the chunks of each text: verbatim spans of 1 to `max_tokens` tokens that
     together hold every character that is not white space and that the tokenizer reads.
+
+    Where the texts are `markdown`, chunks follow its headings and blocks.
 
     A single character of more than `max_tokens` tokens, which some tokenizers expand a
     ligature to, is a chunk by itself all the same.
     """
     results = []
     for text, offsets in zip(texts, tokenizer.offsets(texts), strict=True):
+        structure = read_structure(text) if markdown else PLAIN
         spans = windows(
             text,
             offsets,
             max_tokens=max_tokens,
             overlap=overlap,
             max_chars=max_tokens * MAX_CHARS_PER_TOKEN,
+            structure=structure,
         )
         counts = tokenizer.count([text[start:end] for start, end in spans])
+        headings = Headings(structure.headings)
         chunks = [
-            chunk
+            chunk._replace(headings=headings.above(chunk.span.start))
             for span, count in zip(spans, counts, strict=True)
             for chunk in _fitting(text, span, count, tokenizer, max_tokens)
         ]

@@ -6,12 +6,15 @@ Pure functions over a text and the offsets of its tokens.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from quintet_servicekit.sentences import sentence_spans
-from quintet_tokenizer.models import IntArray
+from quintet_tokenizer.models import IntArray, Span
+from quintet_tokenizer.structure import Structure
 
 _LINE_END = re.compile(r"\n\s*")
 _WHITE_SPACE = np.array([c for c in range(0x3001) if chr(c).isspace()], np.uint32)
@@ -78,20 +81,32 @@ def _with_edges_in_gaps(
 
 @dataclass(frozen=True, slots=True)
 class Breaks:
-    """Indices of the edges at which a text falls into parts, each array rising."""
+    """Indices of the edges at which a text falls into parts, each array rising.
 
+    Sections begin with a heading. What is better kept whole has neither paragraphs nor
+    sentences inside. Only a word begins right after a heading.
+    """
+
+    sections: IntArray
     paragraphs: IntArray
     sentences: IntArray
     lines: IntArray
     words: IntArray
 
 
-def find_breaks(text: str, edges: Edges) -> Breaks:
-    """Return the edges at which paragraphs, sentences, lines and words of `text` begin;
-    a character of a script without spaces counts as a word."""
+def find_breaks(text: str, edges: Edges, structure: Structure) -> Breaks:
+    """Return the edges at which sections, paragraphs, sentences, lines and words of `text`
+    begin; a character of a script without spaces counts as a word."""
     lines = _ranges([match.span() for match in _LINE_END.finditer(text)])
+    heads = _ranges([heading.span for heading in structure.headings])
+    # A heading's own line end is the one that its lines end with, or begins before that.
+    lines = lines[~_holding(lines, heads[:, 1])]
     blank = np.array([text.count("\n", *line) > 1 for line in lines.tolist()], bool)
+    opens = _holding(lines, heads[:, 0])
+    whole = _ranges([_stripped(text, span) for span in structure.whole])
     sentences = _ranges(sentence_spans(text))
+    gaps = np.stack([sentences[:-1, 1], sentences[1:, 0]], axis=1)
+    gaps = gaps[~_holding(gaps, heads[:, 1])]
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
     space = np.isin(codes, _WHITE_SPACE)
     inner = edges.positions[1:-1]
@@ -99,12 +114,33 @@ def find_breaks(text: str, edges: Edges) -> Breaks:
     for first, last in _IDEOGRAPHIC:
         begins |= (codes[inner] >= first) & (codes[inner] <= last)
     return Breaks(
-        paragraphs=edges.within(lines[blank, 0], lines[blank, 1]),
-        sentences=edges.within(sentences[:-1, 1], sentences[1:, 0]),
-        lines=edges.within(lines[:, 0], lines[:, 1]),
+        sections=edges.within(*lines[opens].T),
+        paragraphs=_outside(edges.within(*lines[blank].T), edges, whole),
+        sentences=_outside(edges.within(*gaps.T), edges, whole),
+        lines=edges.within(*lines.T),
         words=np.flatnonzero(begins) + 1,
     )
 
 
-def _ranges(spans: list[tuple[int, int]]) -> IntArray:
+def _holding(ranges: IntArray, places: IntArray) -> npt.NDArray[np.bool_]:
+    """Return which of the rising ranges (start, end] hold one of the rising places."""
+    last = np.searchsorted(places, ranges[:, 1], side="right")
+    return np.searchsorted(places, ranges[:, 0], side="right") < last
+
+
+def _outside(found: IntArray, edges: Edges, whole: IntArray) -> IntArray:
+    """Return those of the edges that lie inside none of the rising, disjoint ranges."""
+    if not len(whole):
+        return found
+    places = edges.positions[found]
+    nearest = np.searchsorted(whole[:, 0], places) - 1
+    return found[(nearest < 0) | (places >= whole[nearest, 1])]
+
+
+def _stripped(text: str, span: Span) -> tuple[int, int]:
+    piece = text[slice(*span)]
+    return span.end - len(piece.lstrip()), span.start + len(piece.rstrip())
+
+
+def _ranges(spans: Sequence[tuple[int, int]]) -> IntArray:
     return np.array(spans, np.int64).reshape(-1, 2)

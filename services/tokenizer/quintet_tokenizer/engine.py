@@ -158,11 +158,15 @@ class Engine:
         )
 
     async def chunk(
-        self, model: str, texts: Sequence[str], *, max_tokens: int, overlap: int
+        self, model: str, texts: Sequence[str], *, max_tokens: int, overlap: int, markdown: bool
     ) -> tuple[Identity, list[ChunkedText]]:
-        """Return the chunks of each text."""
+        """Return the chunks of each text; those of `markdown` follow its structure."""
         return await self._run(
-            model, texts, lambda it: chunk_texts(texts, it, max_tokens=max_tokens, overlap=overlap)
+            model,
+            texts,
+            lambda it: chunk_texts(
+                texts, it, max_tokens=max_tokens, overlap=overlap, markdown=markdown
+            ),
         )
 
     def models(self) -> list[Model]:

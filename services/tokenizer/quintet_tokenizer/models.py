@@ -46,11 +46,21 @@ class Truncated:
     original_tokens: int
 
 
+class Heading(NamedTuple):
+    """A heading of a text: its lines, its level from 1 to 6, and its text."""
+
+    span: Span
+    level: int
+    title: str
+
+
 class Chunk(NamedTuple):
-    """One window of a text and the number of its tokens, at least 1."""
+    """One window of a text, the number of its tokens, at least 1, and the headings that
+    it stands under, outermost first, without those that it holds itself."""
 
     span: Span
     tokens: int
+    headings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,9 +112,15 @@ class TokenizerServicer(TokenizerServiceServicer):
         checks.number("max_tokens", max_tokens, least=8, most=8_192)
         if 2 * overlap >= max_tokens:
             checks.refuse("overlap_tokens", "must be less than half of max_tokens")
+        if request.format not in pb.TextFormat.values():
+            checks.refuse("format", "must be one of the named formats")
         checks.done()
         model, chunked = await self._engine.chunk(
-            request.model, texts, max_tokens=max_tokens, overlap=overlap
+            request.model,
+            texts,
+            max_tokens=max_tokens,
+            overlap=overlap,
+            markdown=request.format != pb.TEXT_FORMAT_PLAIN,
         )
         return pb.ChunkResponse(
             model=model.name,
@@ -123,8 +129,13 @@ class TokenizerServicer(TokenizerServiceServicer):
                 pb.ChunkedText(
                     tokens=it.tokens,
                     chunks=[
-                        pb.Chunk(span=_span(span), text=text[slice(*span)], tokens=tokens)
-                        for span, tokens in it.chunks
+                        pb.Chunk(
+                            span=_span(chunk.span),
+                            text=text[slice(*chunk.span)],
+                            tokens=chunk.tokens,
+                            headings=chunk.headings,
+                        )
+                        for chunk in it.chunks
                     ],
                 )
                 for text, it in zip(texts, chunked, strict=True)

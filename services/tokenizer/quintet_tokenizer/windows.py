@@ -1,6 +1,7 @@
 """Cuts a text into overlapping windows of tokens, at natural ends where it can.
 
-A pure function over a text and its tokens' offsets. A window's end is the last end of
+A pure function over a text, its tokens' offsets and its structure. A window ends before
+the first heading behind its first quarter. Without one there, its end is the last end of
 a paragraph in its last half, else of a sentence there, else of a line there, else the
 last end of a word anywhere, else of a grapheme cluster, else of a token.
 """
@@ -12,10 +13,20 @@ import numpy as np
 from quintet_tokenizer.edges import find_breaks, token_edges
 from quintet_tokenizer.graphemes import splits_grapheme
 from quintet_tokenizer.models import IntArray, Span
+from quintet_tokenizer.structure import PLAIN, Structure
+
+_LEAST_SECTION = 4
+"""A section of less than this part of a window shares its window with the next one."""
 
 
 def windows(
-    text: str, offsets: IntArray, *, max_tokens: int, overlap: int, max_chars: int
+    text: str,
+    offsets: IntArray,
+    *,
+    max_tokens: int,
+    overlap: int,
+    max_chars: int,
+    structure: Structure = PLAIN,
 ) -> list[Span]:
     """Return windows over `text`, by their start, in time linear in its length.
 
@@ -24,20 +35,29 @@ def windows(
     white space, and each ends after the one before. A window holds at most `max_tokens`
     of those tokens and `max_chars` characters, but at least what stands between two
     edges (see `edges`). It shares at most `overlap` tokens with the one before it, and
-    less than half of that one's, in whole words. A text without tokens has no windows.
+    less than half of that one's, in whole words, but none where it begins with a
+    heading. A text without tokens has no windows.
     """
-    return _Cutter(text, offsets, max_tokens, overlap, max_chars).spans() if len(offsets) else []
+    if not len(offsets):
+        return []
+    return _Cutter(text, offsets, max_tokens, overlap, max_chars, structure).spans()
 
 
 class _Cutter:
     """Edges are meant by their index everywhere below."""
 
     def __init__(
-        self, text: str, offsets: IntArray, max_tokens: int, overlap: int, max_chars: int
+        self,
+        text: str,
+        offsets: IntArray,
+        max_tokens: int,
+        overlap: int,
+        max_chars: int,
+        structure: Structure,
     ) -> None:
         self._text = text
         self._edges = token_edges(offsets, len(text), max_chars)
-        self._breaks = find_breaks(text, self._edges)
+        self._breaks = find_breaks(text, self._edges, structure)
         self._max_tokens = max_tokens
         self._overlap = overlap
         self._max_chars = max_chars
@@ -53,7 +73,9 @@ class _Cutter:
                 # The shared tokens leave no room for the next one: share none.
                 start = covered
                 reach = self._reach(start)
-            end = last if reach == last else self._end(start, covered, reach)
+            end = self._section_end(start, covered, reach)
+            if end is None:
+                end = last if reach == last else self._end(start, covered, reach)
             span = self._stripped(start, end)
             if span.end > (spans[-1].end if spans else span.start):
                 spans.append(span)
@@ -67,6 +89,14 @@ class _Cutter:
         by_tokens = np.searchsorted(tokens, tokens[start] + self._max_tokens, side="right") - 1
         by_chars = np.searchsorted(positions, positions[start] + self._max_chars, side="right") - 1
         return max(start + 1, int(min(by_tokens, by_chars)))
+
+    def _section_end(self, start: int, covered: int, reach: int) -> int | None:
+        tokens, sections = self._edges.tokens, self._breaks.sections
+        filled = np.searchsorted(tokens, tokens[start] + self._max_tokens // _LEAST_SECTION)
+        first = int(np.searchsorted(sections, max(covered + 1, int(filled))))
+        if first < len(sections) and sections[first] <= reach:
+            return int(sections[first])
+        return None
 
     def _end(self, start: int, covered: int, reach: int) -> int:
         """Return the best end of a window: after `covered`, at most `reach`."""
@@ -88,7 +118,9 @@ class _Cutter:
 
     def _next_start(self, start: int, end: int) -> int:
         """Return where the window after [start, end) begins: after `start`, at most `end`."""
-        tokens = self._edges.tokens
+        tokens, sections = self._edges.tokens, self._breaks.sections
+        if end in sections:
+            return end
         shared = min(self._overlap, int(tokens[end] - tokens[start] - 1) // 2)
         if shared <= 0:
             return end

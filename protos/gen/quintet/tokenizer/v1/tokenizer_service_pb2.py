@@ -25,15 +25,17 @@ _sym_db = _symbol_database.Default()
 from quintet.cache.v1 import cache_service_pb2 as quintet_dot_cache_dot_v1_dot_cache__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,quintet/tokenizer/v1/tokenizer_service.proto\x12\x14quintet.tokenizer.v1\x1a$quintet/cache/v1/cache_service.proto\"\"\n\x04Span\x12\r\n\x05start\x18\x01 \x01(\r\x12\x0b\n\x03\x65nd\x18\x02 \x01(\r\"H\n\x0c\x43ountRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05texts\x18\x02 \x03(\t\x12\x1a\n\x12\x61\x64\x64_special_tokens\x18\x03 \x01(\x08\"~\n\rCountResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\x12\x0e\n\x06\x63ounts\x18\x03 \x03(\r\x12\x11\n\testimated\x18\x04 \x01(\x08\x12)\n\x05\x63\x61\x63he\x18\x05 \x01(\x0b\x32\x1a.quintet.cache.v1.CacheUse\"a\n\rEncodeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05texts\x18\x02 \x03(\t\x12\x1a\n\x12\x61\x64\x64_special_tokens\x18\x03 \x01(\x08\x12\x16\n\x0ereturn_offsets\x18\x04 \x01(\x08\"D\n\x08\x45ncoding\x12\x0b\n\x03ids\x18\x01 \x03(\r\x12+\n\x07offsets\x18\x02 \x03(\x0b\x32\x1a.quintet.tokenizer.v1.Span\"d\n\x0e\x45ncodeResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\x12\x31\n\tencodings\x18\x03 \x03(\x0b\x32\x1e.quintet.tokenizer.v1.Encoding\"\x17\n\x08TokenIds\x12\x0b\n\x03ids\x18\x01 \x03(\r\"n\n\rDecodeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x31\n\tsequences\x18\x02 \x03(\x0b\x32\x1e.quintet.tokenizer.v1.TokenIds\x12\x1b\n\x13keep_special_tokens\x18\x03 \x01(\x08\"@\n\x0e\x44\x65\x63odeResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\x12\r\n\x05texts\x18\x03 \x03(\t\"w\n\x0fTruncateRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05texts\x18\x02 \x03(\t\x12\x12\n\nmax_tokens\x18\x03 \x01(\r\x12\x32\n\x04side\x18\x04 \x01(\x0e\x32$.quintet.tokenizer.v1.TruncationSide\"p\n\rTruncatedText\x12\x0c\n\x04text\x18\x01 \x01(\t\x12(\n\x04span\x18\x02 \x01(\x0b\x32\x1a.quintet.tokenizer.v1.Span\x12\x0e\n\x06tokens\x18\x03 \x01(\r\x12\x17\n\x0foriginal_tokens\x18\x04 \x01(\r\"g\n\x10TruncateResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\x12\x32\n\x05texts\x18\x03 \x03(\x0b\x32#.quintet.tokenizer.v1.TruncatedText\"p\n\x0c\x43hunkRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05texts\x18\x02 \x03(\t\x12\x12\n\nmax_tokens\x18\x03 \x01(\r\x12\x1b\n\x0eoverlap_tokens\x18\x04 \x01(\rH\x00\x88\x01\x01\x42\x11\n\x0f_overlap_tokens\"O\n\x05\x43hunk\x12(\n\x04span\x18\x01 \x01(\x0b\x32\x1a.quintet.tokenizer.v1.Span\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x0e\n\x06tokens\x18\x03 \x01(\r\"J\n\x0b\x43hunkedText\x12+\n\x06\x63hunks\x18\x01 \x03(\x0b\x32\x1b.quintet.tokenizer.v1.Chunk\x12\x0e\n\x06tokens\x18\x02 \x01(\r\"b\n\rChunkResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\x12\x30\n\x05texts\x18\x03 \x03(\x0b\x32!.quintet.tokenizer.v1.ChunkedText\"\x13\n\x11ListModelsRequest\"d\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\x12\x17\n\x0fvocabulary_size\x18\x03 \x01(\r\x12\x12\n\nis_default\x18\x04 \x01(\x08\x12\x0e\n\x06loaded\x18\x05 \x01(\x08\"A\n\x12ListModelsResponse\x12+\n\x06models\x18\x01 \x03(\x0b\x32\x1b.quintet.tokenizer.v1.Model*e\n\x0eTruncationSide\x12\x1f\n\x1bTRUNCATION_SIDE_UNSPECIFIED\x10\x00\x12\x17\n\x13TRUNCATION_SIDE_END\x10\x01\x12\x19\n\x15TRUNCATION_SIDE_START\x10\x02\x32\x9c\x04\n\x10TokenizerService\x12P\n\x05\x43ount\x12\".quintet.tokenizer.v1.CountRequest\x1a#.quintet.tokenizer.v1.CountResponse\x12S\n\x06\x45ncode\x12#.quintet.tokenizer.v1.EncodeRequest\x1a$.quintet.tokenizer.v1.EncodeResponse\x12S\n\x06\x44\x65\x63ode\x12#.quintet.tokenizer.v1.DecodeRequest\x1a$.quintet.tokenizer.v1.DecodeResponse\x12Y\n\x08Truncate\x12%.quintet.tokenizer.v1.TruncateRequest\x1a&.quintet.tokenizer.v1.TruncateResponse\x12P\n\x05\x43hunk\x12\".quintet.tokenizer.v1.ChunkRequest\x1a#.quintet.tokenizer.v1.ChunkResponse\x12_\n\nListModels\x12\'.quintet.tokenizer.v1.ListModelsRequest\x1a(.quintet.tokenizer.v1.ListModelsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,quintet/tokenizer/v1/tokenizer_service.proto\x12\x14quintet.tokenizer.v1\x1a$quintet/cache/v1/cache_service.proto\"\"\n\x04Span\x12\r\n\x05start\x18\x01 \x01(\r\x12\x0b\n\x03\x65nd\x18\x02 \x01(\r\"H\n\x0c\x43ountRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05texts\x18\x02 \x03(\t\x12\x1a\n\x12\x61\x64\x64_special_tokens\x18\x03 \x01(\x08\"~\n\rCountResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\x12\x0e\n\x06\x63ounts\x18\x03 \x03(\r\x12\x11\n\testimated\x18\x04 \x01(\x08\x12)\n\x05\x63\x61\x63he\x18\x05 \x01(\x0b\x32\x1a.quintet.cache.v1.CacheUse\"a\n\rEncodeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05texts\x18\x02 \x03(\t\x12\x1a\n\x12\x61\x64\x64_special_tokens\x18\x03 \x01(\x08\x12\x16\n\x0ereturn_offsets\x18\x04 \x01(\x08\"D\n\x08\x45ncoding\x12\x0b\n\x03ids\x18\x01 \x03(\r\x12+\n\x07offsets\x18\x02 \x03(\x0b\x32\x1a.quintet.tokenizer.v1.Span\"d\n\x0e\x45ncodeResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\x12\x31\n\tencodings\x18\x03 \x03(\x0b\x32\x1e.quintet.tokenizer.v1.Encoding\"\x17\n\x08TokenIds\x12\x0b\n\x03ids\x18\x01 \x03(\r\"n\n\rDecodeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x31\n\tsequences\x18\x02 \x03(\x0b\x32\x1e.quintet.tokenizer.v1.TokenIds\x12\x1b\n\x13keep_special_tokens\x18\x03 \x01(\x08\"@\n\x0e\x44\x65\x63odeResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\x12\r\n\x05texts\x18\x03 \x03(\t\"w\n\x0fTruncateRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05texts\x18\x02 \x03(\t\x12\x12\n\nmax_tokens\x18\x03 \x01(\r\x12\x32\n\x04side\x18\x04 \x01(\x0e\x32$.quintet.tokenizer.v1.TruncationSide\"p\n\rTruncatedText\x12\x0c\n\x04text\x18\x01 \x01(\t\x12(\n\x04span\x18\x02 \x01(\x0b\x32\x1a.quintet.tokenizer.v1.Span\x12\x0e\n\x06tokens\x18\x03 \x01(\r\x12\x17\n\x0foriginal_tokens\x18\x04 \x01(\r\"g\n\x10TruncateResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\x12\x32\n\x05texts\x18\x03 \x03(\x0b\x32#.quintet.tokenizer.v1.TruncatedText\"\xa2\x01\n\x0c\x43hunkRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05texts\x18\x02 \x03(\t\x12\x12\n\nmax_tokens\x18\x03 \x01(\r\x12\x1b\n\x0eoverlap_tokens\x18\x04 \x01(\rH\x00\x88\x01\x01\x12\x30\n\x06\x66ormat\x18\x05 \x01(\x0e\x32 .quintet.tokenizer.v1.TextFormatB\x11\n\x0f_overlap_tokens\"a\n\x05\x43hunk\x12(\n\x04span\x18\x01 \x01(\x0b\x32\x1a.quintet.tokenizer.v1.Span\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x0e\n\x06tokens\x18\x03 \x01(\r\x12\x10\n\x08headings\x18\x04 \x03(\t\"J\n\x0b\x43hunkedText\x12+\n\x06\x63hunks\x18\x01 \x03(\x0b\x32\x1b.quintet.tokenizer.v1.Chunk\x12\x0e\n\x06tokens\x18\x02 \x01(\r\"b\n\rChunkResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\x12\x30\n\x05texts\x18\x03 \x03(\x0b\x32!.quintet.tokenizer.v1.ChunkedText\"\x13\n\x11ListModelsRequest\"d\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\x12\x17\n\x0fvocabulary_size\x18\x03 \x01(\r\x12\x12\n\nis_default\x18\x04 \x01(\x08\x12\x0e\n\x06loaded\x18\x05 \x01(\x08\"A\n\x12ListModelsResponse\x12+\n\x06models\x18\x01 \x03(\x0b\x32\x1b.quintet.tokenizer.v1.Model*e\n\x0eTruncationSide\x12\x1f\n\x1bTRUNCATION_SIDE_UNSPECIFIED\x10\x00\x12\x17\n\x13TRUNCATION_SIDE_END\x10\x01\x12\x19\n\x15TRUNCATION_SIDE_START\x10\x02*Z\n\nTextFormat\x12\x1b\n\x17TEXT_FORMAT_UNSPECIFIED\x10\x00\x12\x18\n\x14TEXT_FORMAT_MARKDOWN\x10\x01\x12\x15\n\x11TEXT_FORMAT_PLAIN\x10\x02\x32\x9c\x04\n\x10TokenizerService\x12P\n\x05\x43ount\x12\".quintet.tokenizer.v1.CountRequest\x1a#.quintet.tokenizer.v1.CountResponse\x12S\n\x06\x45ncode\x12#.quintet.tokenizer.v1.EncodeRequest\x1a$.quintet.tokenizer.v1.EncodeResponse\x12S\n\x06\x44\x65\x63ode\x12#.quintet.tokenizer.v1.DecodeRequest\x1a$.quintet.tokenizer.v1.DecodeResponse\x12Y\n\x08Truncate\x12%.quintet.tokenizer.v1.TruncateRequest\x1a&.quintet.tokenizer.v1.TruncateResponse\x12P\n\x05\x43hunk\x12\".quintet.tokenizer.v1.ChunkRequest\x1a#.quintet.tokenizer.v1.ChunkResponse\x12_\n\nListModels\x12\'.quintet.tokenizer.v1.ListModelsRequest\x1a(.quintet.tokenizer.v1.ListModelsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'quintet.tokenizer.v1.tokenizer_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TRUNCATIONSIDE']._serialized_start=1721
-  _globals['_TRUNCATIONSIDE']._serialized_end=1822
+  _globals['_TRUNCATIONSIDE']._serialized_start=1790
+  _globals['_TRUNCATIONSIDE']._serialized_end=1891
+  _globals['_TEXTFORMAT']._serialized_start=1893
+  _globals['_TEXTFORMAT']._serialized_end=1983
   _globals['_SPAN']._serialized_start=108
   _globals['_SPAN']._serialized_end=142
   _globals['_COUNTREQUEST']._serialized_start=144
@@ -58,20 +60,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TRUNCATEDTEXT']._serialized_end=1053
   _globals['_TRUNCATERESPONSE']._serialized_start=1055
   _globals['_TRUNCATERESPONSE']._serialized_end=1158
-  _globals['_CHUNKREQUEST']._serialized_start=1160
-  _globals['_CHUNKREQUEST']._serialized_end=1272
-  _globals['_CHUNK']._serialized_start=1274
-  _globals['_CHUNK']._serialized_end=1353
-  _globals['_CHUNKEDTEXT']._serialized_start=1355
-  _globals['_CHUNKEDTEXT']._serialized_end=1429
-  _globals['_CHUNKRESPONSE']._serialized_start=1431
-  _globals['_CHUNKRESPONSE']._serialized_end=1529
-  _globals['_LISTMODELSREQUEST']._serialized_start=1531
-  _globals['_LISTMODELSREQUEST']._serialized_end=1550
-  _globals['_MODEL']._serialized_start=1552
-  _globals['_MODEL']._serialized_end=1652
-  _globals['_LISTMODELSRESPONSE']._serialized_start=1654
-  _globals['_LISTMODELSRESPONSE']._serialized_end=1719
-  _globals['_TOKENIZERSERVICE']._serialized_start=1825
-  _globals['_TOKENIZERSERVICE']._serialized_end=2365
+  _globals['_CHUNKREQUEST']._serialized_start=1161
+  _globals['_CHUNKREQUEST']._serialized_end=1323
+  _globals['_CHUNK']._serialized_start=1325
+  _globals['_CHUNK']._serialized_end=1422
+  _globals['_CHUNKEDTEXT']._serialized_start=1424
+  _globals['_CHUNKEDTEXT']._serialized_end=1498
+  _globals['_CHUNKRESPONSE']._serialized_start=1500
+  _globals['_CHUNKRESPONSE']._serialized_end=1598
+  _globals['_LISTMODELSREQUEST']._serialized_start=1600
+  _globals['_LISTMODELSREQUEST']._serialized_end=1619
+  _globals['_MODEL']._serialized_start=1621
+  _globals['_MODEL']._serialized_end=1721
+  _globals['_LISTMODELSRESPONSE']._serialized_start=1723
+  _globals['_LISTMODELSRESPONSE']._serialized_end=1788
+  _globals['_TOKENIZERSERVICE']._serialized_start=1986
+  _globals['_TOKENIZERSERVICE']._serialized_end=2526
 # @@protoc_insertion_point(module_scope)

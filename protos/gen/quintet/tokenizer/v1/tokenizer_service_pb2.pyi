@@ -46,6 +46,34 @@ TRUNCATION_SIDE_START: TruncationSide.ValueType  # 2
 """Cuts the beginning off and keeps the end."""
 Global___TruncationSide: _TypeAlias = TruncationSide  # noqa: Y015
 
+class _TextFormat:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TextFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TextFormat.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TEXT_FORMAT_UNSPECIFIED: _TextFormat.ValueType  # 0
+    """As Markdown."""
+    TEXT_FORMAT_MARKDOWN: _TextFormat.ValueType  # 1
+    """Markdown: chunks follow headings, code blocks, tables and lists. Plain prose is
+    a case of it.
+    """
+    TEXT_FORMAT_PLAIN: _TextFormat.ValueType  # 2
+    """Paragraphs and lines alone, whatever they begin with."""
+
+class TextFormat(_TextFormat, metaclass=_TextFormatEnumTypeWrapper):
+    """How a text is written, which tells where it is better cut."""
+
+TEXT_FORMAT_UNSPECIFIED: TextFormat.ValueType  # 0
+"""As Markdown."""
+TEXT_FORMAT_MARKDOWN: TextFormat.ValueType  # 1
+"""Markdown: chunks follow headings, code blocks, tables and lists. Plain prose is
+a case of it.
+"""
+TEXT_FORMAT_PLAIN: TextFormat.ValueType  # 2
+"""Paragraphs and lines alone, whatever they begin with."""
+Global___TextFormat: _TypeAlias = TextFormat  # noqa: Y015
+
 @_typing.final
 class Span(_message.Message):
     """A half-open range of characters (Unicode code points) of an original text."""
@@ -452,6 +480,7 @@ class ChunkRequest(_message.Message):
     TEXTS_FIELD_NUMBER: _builtins.int
     MAX_TOKENS_FIELD_NUMBER: _builtins.int
     OVERLAP_TOKENS_FIELD_NUMBER: _builtins.int
+    FORMAT_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Name of the model whose tokens are counted. Empty: the default model."""
     max_tokens: _builtins.int
@@ -462,6 +491,8 @@ class ChunkRequest(_message.Message):
     """Tokens that a chunk shares with the one before it; less than half of
     `max_tokens`. Absent: the server's default (16).
     """
+    format: Global___TextFormat.ValueType
+    """How the texts are written. Unspecified: Markdown."""
     @_builtins.property
     def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Texts to cut, 1 to 256."""
@@ -473,10 +504,11 @@ class ChunkRequest(_message.Message):
         texts: _abc.Iterable[_builtins.str] | None = ...,
         max_tokens: _builtins.int = ...,
         overlap_tokens: _builtins.int | None = ...,
+        format: Global___TextFormat.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_overlap_tokens", b"_overlap_tokens", "overlap_tokens", b"overlap_tokens"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_overlap_tokens", b"_overlap_tokens", "max_tokens", b"max_tokens", "model", b"model", "overlap_tokens", b"overlap_tokens", "texts", b"texts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_overlap_tokens", b"_overlap_tokens", "format", b"format", "max_tokens", b"max_tokens", "model", b"model", "overlap_tokens", b"overlap_tokens", "texts", b"texts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__overlap_tokens: _TypeAlias = _typing.Literal["overlap_tokens"]  # noqa: Y015
     _WhichOneofArgType__overlap_tokens: _TypeAlias = _typing.Literal["_overlap_tokens", b"_overlap_tokens"]  # noqa: Y015
@@ -493,6 +525,7 @@ class Chunk(_message.Message):
     SPAN_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
     TOKENS_FIELD_NUMBER: _builtins.int
+    HEADINGS_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """The chunk itself: exactly the original's characters of `span`; at most 32 for
     each of the request's `max_tokens`.
@@ -505,16 +538,23 @@ class Chunk(_message.Message):
         cover every character of it that is not white space and that the model reads.
         """
 
+    @_builtins.property
+    def headings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The headings that the chunk stands under, outermost first, without those that
+        are in its text; at most 6.
+        """
+
     def __init__(
         self,
         *,
         span: Global___Span | None = ...,
         text: _builtins.str = ...,
         tokens: _builtins.int = ...,
+        headings: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["span", b"span"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["span", b"span", "text", b"text", "tokens", b"tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["headings", b"headings", "span", b"span", "text", b"text", "tokens", b"tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
