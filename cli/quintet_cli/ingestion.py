@@ -14,6 +14,8 @@ from quintet.gateway.v1.gateway_service_pb2 import (
     IngestRequest,
     IngestResponse,
 )
+from quintet.tokenizer.v1.tokenizer_service_pb2 import TEXT_FORMAT_MARKDOWN as MARKDOWN
+from quintet.tokenizer.v1.tokenizer_service_pb2 import TEXT_FORMAT_PLAIN as PLAIN
 from quintet_cli import files
 from quintet_cli.connection import Gateway
 from quintet_cli.consistency import Newest
@@ -140,7 +142,13 @@ class Ingestion:
             await self._room.wait()
 
     def _request(self, document: Document) -> IngestRequest:
-        message = DocumentMessage(id=document.id, title=document.title, content=document.content)
+        message = DocumentMessage(
+            id=document.id,
+            title=document.title,
+            content=document.content,
+            # Of HTML the text is left, in which a "#" is one.
+            format=PLAIN if document.metadata.get("type") == "html" else MARKDOWN,
+        )
         message.metadata.update(document.metadata)
         return IngestRequest(collection=self.collection, document=message)
 

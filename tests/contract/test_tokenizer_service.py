@@ -148,7 +148,8 @@ async def test_truncate_leaves_a_text_that_fits_alone(stub: TokenizerServiceAsyn
 async def test_chunks_of_prose_are_full_windows_that_cover_it(
     stub: TokenizerServiceAsyncStub, reference: Tokenizer, prose: str
 ) -> None:
-    (chunked,) = (await stub.Chunk(pb.ChunkRequest(texts=[prose]))).texts
+    request = pb.ChunkRequest(texts=[prose], format=pb.TEXT_FORMAT_PLAIN)
+    (chunked,) = (await stub.Chunk(request)).texts
     covered: set[int] = set()
     for chunk in chunked.chunks:
         assert prose[chunk.span.start : chunk.span.end] == chunk.text
@@ -179,11 +180,11 @@ async def test_chunks_of_several_texts_come_in_their_order(
 
 async def test_a_chunk_names_the_headings_above_it(stub: TokenizerServiceAsyncStub) -> None:
     text = "# Guide\n\n" + "Before all. " * 20 + "\n\n## Use\n\n" + "Press a key. " * 20
-    for format, headings in (
+    for form, headings in (
         (pb.TEXT_FORMAT_UNSPECIFIED, [[], ["Guide"]]),
         (pb.TEXT_FORMAT_PLAIN, [[], []]),
     ):
-        request = pb.ChunkRequest(texts=[text], max_tokens=110, format=format)
+        request = pb.ChunkRequest(texts=[text], max_tokens=110, format=form)
         (chunked,) = (await stub.Chunk(request)).texts
         assert [list(chunk.headings) for chunk in chunked.chunks] == headings
 

@@ -1,5 +1,7 @@
 """Packing and citing, without a network."""
 
+from dataclasses import replace
+
 import pytest
 from google.protobuf import json_format
 from google.protobuf.struct_pb2 import Struct
@@ -7,9 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quintet.gateway.v1 import gateway_service_pb2 as pb
+from quintet.tokenizer.v1.tokenizer_service_pb2 import TEXT_FORMAT_PLAIN
 from quintet_gateway.catalog import EmbeddingModel
+from quintet_gateway.chunks import ChunkPlan, under_headings
 from quintet_gateway.citations import Citer, support
-from quintet_gateway.ingest import ChunkPlan, content_hash
+from quintet_gateway.ingest import content_hash
 from quintet_gateway.packing import pack
 
 
@@ -69,7 +73,9 @@ def test_support_is_the_share_of_words_found() -> None:
     assert support(frozenset(), frozenset("a")) == 0
 
 
-PLAN = ChunkPlan(chunk_tokens=128, chunk_overlap_tokens=16, embed_batch=64, embed_calls=3)
+PLAN = ChunkPlan(
+    chunk_tokens=128, chunk_overlap_tokens=16, heading_chars=100, embed_batch=64, embed_calls=3
+)
 MODEL = EmbeddingModel("m", "r1")
 METADATA = json_format.ParseDict({"k": 1}, Struct())
 
@@ -86,7 +92,9 @@ METADATA = json_format.ParseDict({"k": 1}, Struct())
             PLAN,
         ),
         (pb.Document(id="a", content="x"), EmbeddingModel("m", "r2"), PLAN),
-        (pb.Document(id="a", content="x"), MODEL, ChunkPlan(64, 16, 64, 3)),
+        (pb.Document(id="a", content="x"), MODEL, replace(PLAN, chunk_tokens=64)),
+        (pb.Document(id="a", content="x"), MODEL, replace(PLAN, heading_chars=0)),
+        (pb.Document(id="a", content="x", format=TEXT_FORMAT_PLAIN), MODEL, PLAN),
     ],
 )
 def test_whatever_chunks_are_made_from_changes_the_content_hash(
@@ -98,4 +106,14 @@ def test_whatever_chunks_are_made_from_changes_the_content_hash(
 
 def test_the_content_hash_ignores_id_and_batch_size() -> None:
     one = content_hash(pb.Document(id="a", content="x"), MODEL, PLAN)
-    assert one == content_hash(pb.Document(id="b", content="x"), MODEL, ChunkPlan(128, 16, 8, 1))
+    assert one == content_hash(
+        pb.Document(id="b", content="x"), MODEL, replace(PLAN, embed_batch=8)
+    )
+
+
+@pytest.mark.parametrize(
+    ("most_chars", "embedded"),
+    [(100, "A > B b\ntext"), (7, "A > B b\ntext"), (6, "B b\ntext"), (2, "text"), (0, "text")],
+)
+def test_a_chunk_is_embedded_below_its_innermost_headings(most_chars: int, embedded: str) -> None:
+    assert under_headings("text", ["A", "B b"], most_chars) == embedded

@@ -65,7 +65,9 @@ def test_chunks_counted_alone_keep_their_bound_and_hold_the_text(
     text: str, max_tokens: int, data: st.DataObject
 ) -> None:
     overlap = data.draw(st.integers(0, (max_tokens - 1) // 2))
-    (chunked,) = chunk_texts([text], TOKENIZER, max_tokens=max_tokens, overlap=overlap, markdown=True)
+    (chunked,) = chunk_texts(
+        [text], TOKENIZER, max_tokens=max_tokens, overlap=overlap, markdown=True
+    )
 
     covered: set[int] = set()
     for (start, end), tokens, _ in chunked.chunks:

@@ -16,9 +16,10 @@ from quintet_gateway.ask import Asker
 from quintet_gateway.budget import Plan
 from quintet_gateway.cache_admin import CacheAdmin
 from quintet_gateway.catalog import Catalog
+from quintet_gateway.chunks import ChunkPlan
 from quintet_gateway.clients import Readiness, Services, open_services
 from quintet_gateway.freshness import Freshness
-from quintet_gateway.ingest import ChunkPlan, Ingester
+from quintet_gateway.ingest import Ingester
 from quintet_gateway.ingest_stream import StreamLimits
 from quintet_gateway.kept import SCHEMA, KeptAnswers
 from quintet_gateway.near import NearQuestions
@@ -147,6 +148,7 @@ def _servicer(settings: Settings, services: Services, caches: _Caches) -> Gatewa
             ChunkPlan(
                 chunk_tokens=settings.chunk_tokens,
                 chunk_overlap_tokens=settings.chunk_overlap_tokens,
+                heading_chars=settings.heading_chars,
                 embed_batch=settings.embed_batch,
                 embed_calls=settings.embed_calls,
             ),

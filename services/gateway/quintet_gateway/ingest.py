@@ -6,34 +6,23 @@ import hashlib
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
 
 from google.protobuf import json_format
 
 from quintet.embedder.v1 import embedder_service_pb2 as embedder_pb
 from quintet.gateway.v1 import gateway_service_pb2 as pb
 from quintet.retriever.v1 import retriever_service_pb2 as retriever_pb
-from quintet.tokenizer.v1 import tokenizer_service_pb2 as tokenizer_pb
 from quintet_gateway.catalog import Catalog, EmbeddingModel
 from quintet_gateway.chain import Chain
+from quintet_gateway.chunks import ChunkPlan, Piece, cut
 from quintet_gateway.clients import Services
 from quintet_gateway.concurrently import each
 from quintet_gateway.freshness import Freshness
 from quintet_servicekit.errors import Reason, ServiceError
 
-METHOD_VERSION = 1
+METHOD_VERSION = 2
 """Raise it when documents are cut or embedded in another way, so that the next
 ingest makes them anew."""
-
-
-@dataclass(frozen=True, slots=True)
-class ChunkPlan:
-    """How documents are cut and embedded; see the settings of the same names."""
-
-    chunk_tokens: int
-    chunk_overlap_tokens: int
-    embed_batch: int
-    embed_calls: int
 
 
 class Ingester:
@@ -72,19 +61,16 @@ class Ingester:
                 chunks=standing.document.chunk_count,
                 consistency_token=standing.consistency_token,
             )
-        if document.whole:
-            chunks = await self._one_chunk(chain, document.content)
-        else:
-            chunks = await self._chunks(chain, document.content)
-        if not chunks:
+        pieces = await cut(chain, self._services, document, self._plan)
+        if not pieces:
             raise ServiceError(Reason.INVALID_FIELD, "document.content must not be empty")
-        revision, tokens = await self._embed(chain, model, chunks, truncate=document.whole)
+        revision, tokens = await self._embed(chain, model, pieces, truncate=document.whole)
         written = retriever_pb.DocumentInput(
             id=document.id,
             title=document.title,
             content=document.content,
             content_hash=digest,
-            chunks=chunks,
+            chunks=[piece.chunk for piece in pieces],
         )
         if document.HasField("metadata"):
             written.metadata.CopyFrom(document.metadata)
@@ -122,65 +108,46 @@ class Ingester:
                 return None
             raise
 
-    async def _chunks(self, chain: Chain, content: str) -> list[retriever_pb.Chunk]:
-        response = await chain.unary(
-            self._services.peer("tokenizer"),
-            "Chunk",
-            self._services.tokenizer.Chunk,
-            tokenizer_pb.ChunkRequest(
-                texts=[content],
-                max_tokens=self._plan.chunk_tokens,
-                overlap_tokens=self._plan.chunk_overlap_tokens,
-            ),
-        )
-        return [
-            retriever_pb.Chunk(
-                text=chunk.text, start=chunk.span.start, end=chunk.span.end, tokens=chunk.tokens
-            )
-            for chunk in response.texts[0].chunks
-        ]
-
-    async def _one_chunk(self, chain: Chain, content: str) -> list[retriever_pb.Chunk]:
-        response = await chain.unary(
-            self._services.peer("tokenizer"),
-            "Count",
-            self._services.tokenizer.Count,
-            tokenizer_pb.CountRequest(texts=[content]),
-        )
-        tokens = max(1, response.counts[0])
-        return [retriever_pb.Chunk(text=content, start=0, end=len(content), tokens=tokens)]
-
     async def _embed(
         self,
         chain: Chain,
         model: EmbeddingModel,
-        chunks: list[retriever_pb.Chunk],
+        pieces: Sequence[Piece],
         *,
         truncate: bool,
     ) -> tuple[str, int]:
         """Give each chunk its vector, of its first tokens if it may be truncated; return
         the model's revision and the tokens read."""
         size = self._plan.embed_batch
-        batches = [chunks[start : start + size] for start in range(0, len(chunks), size)]
+        batches = [pieces[start : start + size] for start in range(0, len(pieces), size)]
         revisions: set[str] = set()
         tokens = 0
 
-        async def embed(batch: list[retriever_pb.Chunk]) -> embedder_pb.EmbedResponse:
-            response = await chain.unary(
+        async def vectors(texts: Sequence[str]) -> embedder_pb.EmbedResponse:
+            return await chain.unary(
                 self._services.peer("embedder"),
                 "Embed",
                 self._services.embedder.Embed,
                 embedder_pb.EmbedRequest(
                     model=model.name,
-                    texts=[chunk.text for chunk in batch],
+                    texts=texts,
                     input_type=embedder_pb.INPUT_TYPE_PASSAGE,
                     truncation=(
                         embedder_pb.TRUNCATION_END if truncate else embedder_pb.TRUNCATION_REJECT
                     ),
                 ),
             )
-            for chunk, embedding in zip(batch, response.embeddings, strict=True):
-                chunk.vector = embedding.vector
+
+        async def embed(batch: Sequence[Piece]) -> embedder_pb.EmbedResponse:
+            try:
+                response = await vectors([piece.embedded for piece in batch])
+            except ServiceError as error:
+                if error.reason is not Reason.INPUT_TOO_LONG:
+                    raise
+                # With its headings one has more tokens than the model reads.
+                response = await vectors([piece.chunk.text for piece in batch])
+            for piece, embedding in zip(batch, response.embeddings, strict=True):
+                piece.chunk.vector = embedding.vector
             return response
 
         work = each(_stream(batches), embed, in_flight=self._plan.embed_calls)
@@ -196,8 +163,8 @@ class Ingester:
 
 
 async def _stream(
-    batches: Sequence[list[retriever_pb.Chunk]],
-) -> AsyncIterator[list[retriever_pb.Chunk]]:
+    batches: Sequence[Sequence[Piece]],
+) -> AsyncIterator[Sequence[Piece]]:
     for batch in batches:
         yield batch
 
@@ -213,7 +180,7 @@ def content_hash(document: pb.Document, model: EmbeddingModel, plan: ChunkPlan) 
         "content": document.content,
         "metadata": json_format.MessageToDict(document.metadata),
         "model": [model.name, model.revision],
-        "plan": "whole" if document.whole else [plan.chunk_tokens, plan.chunk_overlap_tokens],
+        "plan": "whole" if document.whole else [*plan.shape, document.format],
     }
     canonical = json.dumps(made_from, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(canonical.encode()).hexdigest()

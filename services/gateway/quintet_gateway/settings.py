@@ -118,6 +118,9 @@ class Settings(ServiceSettings):
     """Most tokens of a chunk, in the embedding model's tokens."""
     chunk_overlap_tokens: int = Field(16, ge=0, le=4_096)
     """Tokens that a chunk shares with the one before it."""
+    heading_chars: int = Field(100, ge=0, le=1_000)
+    """Most characters of the headings above a chunk that are embedded with it. With a chunk
+    of 128 tokens they fit into the 256 that the embedding model reads; 0 embeds none."""
     embed_batch: int = Field(64, ge=1, le=256)
     """Chunks that are embedded in one call: large enough for full batches, small
     enough that a question waits for one of them only."""

@@ -6,6 +6,7 @@ Names, filters and page tokens are the retriever's to check: it knows their rule
 from __future__ import annotations
 
 from quintet.gateway.v1 import gateway_service_pb2 as pb
+from quintet.tokenizer.v1 import tokenizer_service_pb2 as tokenizer_pb
 from quintet_servicekit.validation import Checks
 
 MAX_PASSAGES = 50
@@ -64,6 +65,8 @@ def document(request: pb.IngestRequest, *, max_chars: int) -> None:
     checks.text("document.id", request.document.id, max_chars=512)
     checks.text("document.title", request.document.title, max_chars=1_000, required=False)
     checks.text("document.content", request.document.content, max_chars=max_chars)
+    if request.document.format not in tokenizer_pb.TextFormat.values():
+        checks.refuse("document.format", "is no format that this server knows")
     if request.document.metadata.ByteSize() > MAX_METADATA_BYTES:
         checks.refuse("document.metadata", f"must have at most {MAX_METADATA_BYTES} bytes")
     checks.done()

@@ -134,7 +134,8 @@ def _outside(found: IntArray, edges: Edges, whole: IntArray) -> IntArray:
         return found
     places = edges.positions[found]
     nearest = np.searchsorted(whole[:, 0], places) - 1
-    return found[(nearest < 0) | (places >= whole[nearest, 1])]
+    outside: npt.NDArray[np.bool_] = (nearest < 0) | (places >= whole[nearest, 1])
+    return found[outside]
 
 
 def _stripped(text: str, span: Span) -> tuple[int, int]:

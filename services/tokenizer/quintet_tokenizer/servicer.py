@@ -113,7 +113,7 @@ class TokenizerServicer(TokenizerServiceServicer):
         if 2 * overlap >= max_tokens:
             checks.refuse("overlap_tokens", "must be less than half of max_tokens")
         if request.format not in pb.TextFormat.values():
-            checks.refuse("format", "must be one of the named formats")
+            checks.refuse("format", "is no format that this server knows")
         checks.done()
         model, chunked = await self._engine.chunk(
             request.model,

@@ -16,6 +16,7 @@ from quintet.cache.v1 import cache_service_pb2 as _cache_service_pb2
 from quintet.errors.v1 import error_reason_pb2 as _error_reason_pb2
 from quintet.generator.v1 import generator_service_pb2 as _generator_service_pb2
 from quintet.retriever.v1 import retriever_service_pb2 as _retriever_service_pb2
+from quintet.tokenizer.v1 import tokenizer_service_pb2 as _tokenizer_service_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -916,6 +917,7 @@ class Document(_message.Message):
     CONTENT_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     WHOLE_FIELD_NUMBER: _builtins.int
+    FORMAT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Identifier, 1 to 512 characters without control characters, unique in its
     collection. An existing document is replaced whole.
@@ -923,13 +925,17 @@ class Document(_message.Message):
     title: _builtins.str
     """Title, at most 1,000 characters. May be empty."""
     content: _builtins.str
-    """Plain text, not blank, without NUL; at most 4,000,000 characters (a server
+    """Text, not blank, without NUL; at most 4,000,000 characters (a server
     setting).
     """
     whole: _builtins.bool
     """Whether the document stays in one piece, however long. All of its words are
     found, but its vector is made of as many of its first tokens as the embedding
     model reads. For short documents that should be found as wholes. Default false.
+    """
+    format: _tokenizer_service_pb2.TextFormat.ValueType
+    """How the content is written, which tells where it is better cut. Unspecified:
+    Markdown.
     """
     @_builtins.property
     def metadata(self) -> _struct_pb2.Struct:
@@ -943,10 +949,11 @@ class Document(_message.Message):
         content: _builtins.str = ...,
         metadata: _struct_pb2.Struct | None = ...,
         whole: _builtins.bool = ...,
+        format: _tokenizer_service_pb2.TextFormat.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["metadata", b"metadata"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "id", b"id", "metadata", b"metadata", "title", b"title", "whole", b"whole"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "format", b"format", "id", b"id", "metadata", b"metadata", "title", b"title", "whole", b"whole"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
