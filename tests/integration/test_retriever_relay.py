@@ -331,6 +331,7 @@ async def test_a_relay_that_takes_over_lets_all_read_anew(
         async with retriever_on(database_url) as silent:
             after = await Replica(silent, EpochWatch()).write()
             await until(lambda: one(database_url, "SELECT count(*) FROM retriever.outbox") == 0)
+            await until(lambda: watch.known("c") is None)  # what the first vouched for
         async with retriever_on(database_url, cache=cache(redis_url)) as stub:
             ends = time.monotonic() + 1
             while time.monotonic() < ends:

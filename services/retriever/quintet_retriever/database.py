@@ -12,7 +12,7 @@ import random
 import select
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,9 +21,11 @@ from opentelemetry.trace import SpanKind, Status, StatusCode
 from pgvector.psycopg import register_vector_async
 from prometheus_client import Histogram
 from psycopg import errors, sql
-from psycopg.rows import DictRow, dict_row
+from psycopg.rows import DictRow
 from psycopg_pool import AsyncConnectionPool, TooManyRequests
 
+from quintet_retriever.connecting import Connection, Probe, arguments
+from quintet_retriever.exchanges import Exchanges
 from quintet_retriever.models import CollectionGoneError
 from quintet_retriever.settings import Settings
 from quintet_servicekit import telemetry
@@ -35,14 +37,21 @@ _ATTEMPTS = 4
 """Tries of a transaction that met another one. Writers to one document wait for
 each other, so that a second meeting in a row is rare already."""
 
+PROBE_SECONDS = 0.25
+"""Pause between probes while the database is away: well within the second in which it is
+to be used again."""
+PING_SECONDS = 0.8
+"""How long an answer to a ping may take: less than readiness waits for it."""
+_ROUND_TRIP_SECONDS = 1.0
+"""What a round trip may take beyond its connection's and its statement's own time, which a
+server that hangs does not keep."""
+
 _SECONDS = Histogram(
     "db_client_operation_duration_seconds",
     "Duration of a round trip to the database.",
     ("db_operation_name", "db_collection_name"),
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
 )
-
-Connection = psycopg.AsyncConnection[DictRow]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,77 +82,89 @@ class Operation:
 
 
 class Database:
-    """A bounded pool of connections. `open` it before use, and `close` it."""
+    """A bounded pool of connections. `open` it before use, and `close` it.
+
+    While the database is known to be away, calls end at once with CIRCUIT_OPEN; `ping`
+    finds its return, so that no call is spent on that.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._pool = self._new_pool("retriever", settings.pool_min_size, settings.pool_max_size)
-        # A connection that no call can take: a busy database is not an absent one.
-        self._probe = self._new_pool("probe", 1, 1)
-
-    def _new_pool(self, name: str, least: int, most: int) -> AsyncConnectionPool[Connection]:
-        settings = self._settings
-        return AsyncConnectionPool[Connection](
+        self._seconds = (
+            settings.pool_timeout_seconds + settings.statement_timeout_seconds + _ROUND_TRIP_SECONDS
+        )
+        # A pause of ours would come on top of the breaker's.
+        self._pool = AsyncConnectionPool[Connection](
             settings.database_url.get_secret_value(),
-            kwargs={
-                "autocommit": True,
-                "row_factory": dict_row,
-                "connect_timeout": settings.connect_timeout_seconds,
-                "application_name": "quintet-retriever",
-                # A host that vanished without a word is noticed all the same.
-                "keepalives_idle": 10,
-                "tcp_user_timeout": 10_000,
-            },
-            min_size=least,
-            max_size=most,
+            kwargs=arguments(settings),
+            min_size=settings.pool_min_size,
+            max_size=settings.pool_max_size,
             timeout=settings.pool_timeout_seconds,
             max_waiting=settings.pool_max_waiting,
-            # The pool tries again after 1, 2, 4 ... seconds; giving up early and
-            # starting anew with the next call keeps the pauses short.
-            reconnect_timeout=1.0,
+            reconnect_timeout=0.0,
+            reconnect_failed=self._unreachable,
             configure=self._configure,
             check=self._check,
-            name=name,
+            name="retriever",
             open=False,
         )
+        self._exchanges = Exchanges(DEPENDENCY, settings.breaker, self._pool)
+        self.breaker = self._exchanges.breaker
+        self._probe = Probe(settings)
+        self._unanswered = 0
+        self._watched = AsyncExitStack()
 
     async def open(self) -> None:
         """Begin to connect. The extension must be there: migrate first."""
         await self._pool.open()
-        await self._probe.open()
+        watch = self.breaker.watch(self._probe.ask, PROBE_SECONDS)
+        await self._watched.enter_async_context(watch)
 
     async def close(self) -> None:
         """Close all connections."""
+        await self._watched.aclose()
+        await self._exchanges.aclose()
         await self._pool.close()
-        await self._probe.close()
+        await self._probe.aclose()
 
     async def ping(self) -> None:
-        """Raise `ServiceError` DEPENDENCY_UNAVAILABLE unless the database answers."""
+        """Raise `ServiceError` DEPENDENCY_UNAVAILABLE unless the database answers. After
+        the second time in a row calls are not let through until it does."""
         try:
-            async with self._probe.connection() as connection:
-                await connection.execute("SELECT 1")
-        except psycopg.Error as error:
+            async with asyncio.timeout(PING_SECONDS):
+                await self._probe.ask()
+        except (psycopg.Error, OSError, TimeoutError) as error:
+            self._unanswered += 1
+            if self._unanswered >= 2:
+                self.breaker.trip(0.0, "the database did not answer two probes")
             raise _unavailable() from error
+        self._unanswered = 0
 
     async def run(self, operation: Operation, *statements: Statement) -> list[DictRow]:
         """Run the statements in one transaction and one round trip; return the rows
         of the last one.
 
+        A caller who leaves, or whose time is up, has the statement cancelled on the server.
         Raises `CollectionGoneError` when a table is not there, and `ServiceError`
-        DEPENDENCY_UNAVAILABLE, OVERLOADED (too many wait for a connection),
+        DEPENDENCY_UNAVAILABLE or CIRCUIT_OPEN, OVERLOADED (too many wait for a connection),
         DEADLINE_EXCEEDED (the statement's time is up) or CONFLICT.
         """
+
+        async def work(connection: Connection) -> list[DictRow]:
+            return await _rows(connection, statements)
+
         for attempt in range(_ATTEMPTS):
+            admitted = self._exchanges.admit()
             try:
                 with _observed(operation):
-                    return await self._run(statements)
+                    return await self._exchanges.run(admitted, work, seconds=self._seconds)
             except errors.LockNotAvailable as error:
                 raise _conflict() from error
             except (errors.DeadlockDetected, errors.SerializationFailure) as error:
                 if attempt == _ATTEMPTS - 1:
                     raise _conflict() from error
                 await asyncio.sleep(random.uniform(0.005, 0.05) * 2**attempt)  # noqa: S311
-            except errors.QueryCanceled as error:
+            except (errors.QueryCanceled, TimeoutError) as error:
                 raise ServiceError(
                     Reason.DEADLINE_EXCEEDED,
                     "the database took longer than a statement may",
@@ -159,25 +180,16 @@ class Database:
                 raise _unavailable() from error
         raise AssertionError("the last attempt raises")
 
-    async def _run(self, statements: Sequence[Statement]) -> list[DictRow]:
-        async with self._pool.connection() as connection:
-            if len(statements) == 1:
-                cursor = await connection.execute(statements[0].sql, statements[0].parameters)
-            else:
-                # psycopg's own transaction() waits for BEGIN and COMMIT: two more
-                # round trips, during which locks are held.
-                async with connection.pipeline():
-                    await connection.execute("BEGIN")
-                    for statement in statements:
-                        cursor = await connection.execute(statement.sql, statement.parameters)
-                    await connection.execute("COMMIT")
-            return await cursor.fetchall() if cursor.description else []
+    def _unreachable(self, _: object) -> None:
+        self._exchanges.unreachable()
 
     async def _configure(self, connection: Connection) -> None:
         settings = self._settings
         await connection.execute(
             "SELECT set_config('statement_timeout', %s, false),"
-            " set_config('lock_timeout', %s, false), set_config('jit', 'off', false)",
+            " set_config('lock_timeout', %s, false), set_config('jit', 'off', false),"
+            # A caller who could not even have its statement cancelled is noticed.
+            " set_config('client_connection_check_interval', '1s', false)",
             [
                 _milliseconds(settings.statement_timeout_seconds),
                 _milliseconds(settings.lock_timeout_seconds),
@@ -199,6 +211,20 @@ class Database:
             except psycopg.Error:
                 await self._pool.drain()
                 raise
+
+
+async def _rows(connection: Connection, statements: Sequence[Statement]) -> list[DictRow]:
+    if len(statements) == 1:
+        cursor = await connection.execute(statements[0].sql, statements[0].parameters)
+    else:
+        # psycopg's own transaction() waits for BEGIN and COMMIT: two more round trips,
+        # during which locks are held.
+        async with connection.pipeline():
+            await connection.execute("BEGIN")
+            for statement in statements:
+                cursor = await connection.execute(statement.sql, statement.parameters)
+            await connection.execute("COMMIT")
+    return await cursor.fetchall() if cursor.description else []
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
+from quintet_servicekit.breaker_policy import BreakerSettings
 from quintet_servicekit.cache import CacheSettings
 from quintet_servicekit.settings import ServiceSettings
 
@@ -34,6 +35,14 @@ class Settings(ServiceSettings):
     migration_lock_timeout_seconds: float = Field(30.0, gt=0, le=3600)
     """How long a starting replica waits for another's migration, and a migration
     for locks on tables, before it is tried again."""
+
+    breaker: BreakerSettings = BreakerSettings(
+        consecutive_failures=3, fair_timeout_seconds=0.0, slow_seconds=5.0
+    )
+    """When calls stop to go to PostgreSQL. One failure can be the end of a connection, and
+    three are an absent server: what may be slow is told by its answer to a cancellation.
+    Searches take milliseconds; when most round trips take five seconds, those that would
+    come on top are better refused."""
 
     hnsw_m: int = Field(16, ge=2, le=100)
     """Neighbours of a node in the index of a new collection; pgvector's default."""
