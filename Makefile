@@ -27,7 +27,7 @@ up: install ## run everything until Ctrl-C
 test: dev-install ## all tests: unit, contract, integration, end to end
 	.venv/bin/python -m pytest $(PYTEST_ARGS)
 
-chaos: dev-install ## kill and freeze processes under load, and find no wrong answer: build/chaos.json
+chaos: dev-install ## break each part in each way under load, and find no wrong answer: build/chaos.json
 	@cd tests && ../.venv/bin/python -m chaos $(CHAOS_ARGS)
 
 bench: dev-install ## every published figure, beside what a user would pick instead; BENCH=embedder runs one

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
 import grpc
@@ -133,67 +133,24 @@ class Reader:
         self, ledger: Ledger, call: Call, consistency: retriever_pb.Consistency
     ) -> Answer:
         stub = self._replicas.gateways[call.replica]
-        response = await stub.Ask(self._request(ledger, call, consistency), timeout=READ_SECONDS)
-        return _answer(ledger, call, response)
+        request = ask_request(ledger, call.question, consistency)
+        response = await stub.Ask(request, timeout=READ_SECONDS)
+        return answer_of(ledger, call, response)
 
     async def _ask_stream(
         self, ledger: Ledger, call: Call, consistency: retriever_pb.Consistency
     ) -> Answer:
         stub = self._replicas.gateways[call.replica]
-        request = self._request(ledger, call, consistency)
-        response = pb.AskResponse()
-        async for event in stub.AskStream(request, timeout=READ_SECONDS):
-            kind = event.WhichOneof("event")
-            if kind == "passages_found":
-                response.passages.extend(event.passages_found.passages)
-            elif kind == "text_delta":
-                response.answer += event.text_delta.text
-            elif kind == "citation":
-                response.citations.append(event.citation)
-            else:
-                response.cache.CopyFrom(event.completed.cache)
-                response.trail.CopyFrom(event.completed.trail)
-                response.consistency_token = event.completed.consistency_token
-        return _answer(ledger, call, response)
-
-    def _request(
-        self, ledger: Ledger, call: Call, consistency: retriever_pb.Consistency
-    ) -> pb.AskRequest:
-        question = call.question
-        return pb.AskRequest(
-            collection=ledger.name,
-            question=question.text,
-            passages=question.k,
-            filter=question.filter,
-            mode=question.mode,
-            consistency=consistency,
-            cache=pb.CACHE_POLICY_SEMANTIC if question.near else pb.CACHE_POLICY_UNSPECIFIED,
-        )
+        request = ask_request(ledger, call.question, consistency)
+        events = stub.AskStream(request, timeout=READ_SECONDS)
+        return answer_of(ledger, call, await collected(events))
 
     async def _search(
         self, ledger: Ledger, call: Call, consistency: retriever_pb.Consistency
     ) -> Answer:
-        question = call.question
-        request = pb.SearchRequest(
-            collection=ledger.name,
-            query=question.text,
-            k=question.k,
-            filter=question.filter,
-            mode=question.mode,
-            consistency=consistency,
-        )
         stub = self._replicas.gateways[call.replica]
-        response = await stub.Search(request, timeout=READ_SECONDS)
-        uses = [hop.cache for hop in response.trail.hops if hop.method == "Search"]
-        return Answer(
-            call,
-            time.monotonic(),
-            ledger.learn(response.consistency_token),
-            _outcome(uses[0]) if uses else "search",
-            kept=False,
-            passages=_passages(response.hits),
-            trace_id=response.trail.trace_id,
-        )
+        request = search_request(ledger, call.question, consistency)
+        return hits_of(ledger, call, await stub.Search(request, timeout=READ_SECONDS))
 
     async def _search_retriever(
         self, ledger: Ledger, call: Call, consistency: retriever_pb.Consistency
@@ -239,7 +196,70 @@ _RPCS = {
 _KEPT = (cache_pb.CACHE_OUTCOME_HIT, cache_pb.CACHE_OUTCOME_SHARED)
 
 
-def _answer(ledger: Ledger, call: Call, response: pb.AskResponse) -> Answer:
+def ask_request(
+    ledger: Ledger, question: Question, consistency: retriever_pb.Consistency | None = None
+) -> pb.AskRequest:
+    """Return what asks a question of a collection."""
+    return pb.AskRequest(
+        collection=ledger.name,
+        question=question.text,
+        passages=question.k,
+        filter=question.filter,
+        mode=question.mode,
+        consistency=consistency,
+        cache=pb.CACHE_POLICY_SEMANTIC if question.near else pb.CACHE_POLICY_UNSPECIFIED,
+    )
+
+
+def search_request(
+    ledger: Ledger, question: Question, consistency: retriever_pb.Consistency | None = None
+) -> pb.SearchRequest:
+    """Return what searches a collection for a question's passages."""
+    return pb.SearchRequest(
+        collection=ledger.name,
+        query=question.text,
+        k=question.k,
+        filter=question.filter,
+        mode=question.mode,
+        consistency=consistency,
+    )
+
+
+async def collected(events: AsyncIterable[pb.AskStreamResponse]) -> pb.AskResponse:
+    """Return a stream's events as the response that Ask would have given."""
+    response = pb.AskResponse()
+    async for event in events:
+        kind = event.WhichOneof("event")
+        if kind == "passages_found":
+            response.passages.extend(event.passages_found.passages)
+        elif kind == "text_delta":
+            response.answer += event.text_delta.text
+        elif kind == "citation":
+            response.citations.append(event.citation)
+        else:
+            response.cache.CopyFrom(event.completed.cache)
+            response.trail.CopyFrom(event.completed.trail)
+            response.consistency_token = event.completed.consistency_token
+            response.degradations.extend(event.completed.degradations)
+    return response
+
+
+def hits_of(ledger: Ledger, call: Call, response: pb.SearchResponse) -> Answer:
+    """Return what a search found, to be judged."""
+    uses = [hop.cache for hop in response.trail.hops if hop.method == "Search"]
+    return Answer(
+        call,
+        time.monotonic(),
+        ledger.learn(response.consistency_token),
+        _outcome(uses[0]) if uses else "search",
+        kept=False,
+        passages=_passages(response.hits),
+        trace_id=response.trail.trace_id,
+    )
+
+
+def answer_of(ledger: Ledger, call: Call, response: pb.AskResponse) -> Answer:
+    """Return an answer, to be judged."""
     use = response.cache.use
     return Answer(
         call,

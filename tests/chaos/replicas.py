@@ -25,7 +25,7 @@ SECOND = "second gateway"
 RETRIEVER = "retriever"
 VALKEY = "valkey"
 
-_OPTIONS = [
+OPTIONS = [
     ("grpc.enable_http_proxy", 0),
     # Who comes back is to be asked at once.
     ("grpc.initial_reconnect_backoff_ms", 50),
@@ -105,7 +105,7 @@ async def replicas_of(stack: TestStack) -> AsyncIterator[Replicas]:
                 "embedder": stack.endpoints["embedder"]["grpc"],
             }
             channels = {
-                name: grpc.aio.insecure_channel(address, options=_OPTIONS)
+                name: grpc.aio.insecure_channel(address, options=OPTIONS)
                 for name, address in addresses.items()
             }
             try:
