@@ -108,13 +108,16 @@ class Matrix:
 
 
 def _recovered(seen: Sequence[Seen], ended: float, rpc: str, which: str) -> float | None:
-    """Return when, after a fault's end, calls of a kind began to be answered as they should,
-    in seconds: the end of the first of the last good ones. None: they have not yet."""
+    """Return how long after a fault's end calls of a kind were answered as they should, in
+    seconds: until the end of the first good one after the last bad one, 0 if none was bad.
+    None: they have not been yet."""
     after = [it for it in seen if (it.rpc, it.which) == (rpc, which) and it.began >= ended]
     after.sort(key=lambda it: it.began)
     bad = [place for place, it in enumerate(after) if not it.is_good]
     good = after[bad[-1] + 1 :] if bad else after
-    return good[0].ended - ended if len(good) >= _SETTLED else None
+    if len(good) < _SETTLED:
+        return None
+    return good[0].ended - ended if bad else 0.0
 
 
 def _measured(part: str, fault: str, seen: Sequence[Seen], ended: float) -> Measured:
@@ -209,20 +212,20 @@ def _run_alone(options: Options, tell: Tell) -> list[Check]:
     found: list[Measured] = []
     cells = chosen(options)
     tell(0, "starting", len(cells))
+    header = {
+        "seconds": str(FAULT_SECONDS),
+        "deadlines": ", ".join(f"{1000 * seconds:.0f} ms" for seconds in DEADLINES),
+    }
 
     def told(measured: Measured) -> None:
         found.append(measured)
+        what_is_down.FILE.write_text(what_is_down.page(kept.merge([measured]), CELLS, header))
         recovery = max(measured.recovery.values(), default=float("nan"))
         tell(len(found), f"{measured.part} {measured.fault}: recovered after {recovery:.1f} s")
 
     with tempfile.TemporaryDirectory(prefix="quintet-chaos-", ignore_cleanup_errors=True) as folder:
         Path(folder).chmod(0o755)
         impossible = asyncio.run(run(Path(folder), cells, options.seed, told))
-    header = {
-        "seconds": str(FAULT_SECONDS),
-        "deadlines": ", ".join(f"{1000 * seconds:.0f} ms" for seconds in DEADLINES),
-    }
-    what_is_down.FILE.write_text(what_is_down.page(kept.merge(found), CELLS, header))
     return checks(found, impossible)
 
 

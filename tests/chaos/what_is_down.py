@@ -25,8 +25,8 @@ or one that a service kept for it. UNAVAILABLE is gRPC's own word, where nobody 
 give a reason.
 
 **over after**: seconds from the fault's end until calls of each RPC were answered without a flag,
-in the order of the columns. A process that was killed is back at the fault's end; nothing else
-was restarted.
+in the order of the columns; *at once*: none failed or was flagged that began after the end. A
+process that was killed is ready again at the fault's end; nothing else was restarted.
 
 - *killed*: SIGKILL, and not started again as long as the fault lasts; *frozen*: SIGSTOP, with all
   child processes.
@@ -59,7 +59,7 @@ def page(
             calls=sum(it.calls for it in found),
             late=max((it.late_ms for it in found), default=0.0),
             wrong=sum(len(it.wrong) for it in found) or "none",
-            slowest=f"{max(recoveries, default=0.0):.1f} s" if complete else "not all recovered",
+            slowest=f"{max(recoveries, default=0.0):.1f} s" if complete else "not all were over",
             **header,
         )
     ]
@@ -82,10 +82,16 @@ def _line(measured: Measured) -> str:
     for rpc in _RPCS:
         new, again = measured.rows[f"{rpc} new"], measured.rows[f"{rpc} again"]
         cells.append(f"new: {_told(new)}<br>again: {_told(again)}")
-    over = " / ".join(
-        f"{measured.recovery[rpc]:.1f}" if rpc in measured.recovery else "never" for rpc in _RPCS
-    )
+    over = " / ".join(_over(measured.recovery.get(rpc)) for rpc in _RPCS)
+    if not any(measured.recovery.get(rpc, 1.0) for rpc in _RPCS):
+        over = _over(0.0)
     return f"| {measured.fault} | {' | '.join(cells)} | {over} |"
+
+
+def _over(seconds: float | None) -> str:
+    if seconds is None:
+        return "never"
+    return f"{seconds:.1f}" if seconds else "at once"
 
 
 def _told(row: Row) -> str:

@@ -7,9 +7,12 @@ import statistics
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import pytest_asyncio
+import uvloop
+from chaos.proxy import FaultProxy, Mode
 from pydantic import SecretStr
 from redis import Redis
 from structlog.testing import capture_logs
@@ -512,3 +515,21 @@ async def test_a_caller_cancelled_at_any_point_of_computing_delays_the_next_by_a
     await remote.writer.flush()
     await one.aclose()
     assert not remote._pool._in_use_connections
+
+
+def test_connections_that_were_reset_while_idle_are_a_redis_that_is_away(redis_url: str) -> None:
+    async def main() -> None:
+        proxy = FaultProxy(urlsplit(redis_url).port or 0)
+        await proxy.start()
+        url = redis_url.replace(str(proxy.leads_to), str(proxy.port))
+        async with open_remote(settings_of(url, redis_timeout_seconds=1)) as remote:
+            assert remote is not None
+            assert await remote.get("k") is None
+            await proxy.be(Mode.REFUSE)
+            with pytest.raises(AwayError):
+                await remote.get("k")
+        await proxy.close()
+
+    # The services' own event loop: others say nothing when a reset connection is written to.
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())

@@ -215,7 +215,7 @@ class Remote:
     async def _on_a_connection(self, commands: Sequence[Command]) -> list[Any]:
         connection: Connection = await self._pool.get_connection()  # type: ignore[no-untyped-call]
         try:
-            await connection.send_packed_command(connection.pack_commands(commands))
+            await _send(connection, commands)
             # A read that is cancelled or fails disconnects, so that no reply is left
             # for the next who uses the connection.
             return [await _reply(connection) for _ in commands]
@@ -246,6 +246,14 @@ class Remote:
         """Write what is pending, as far as one timeout lets, and close all connections."""
         await self.writer.aclose(self._timeout)
         await self._pool.disconnect()
+
+
+async def _send(connection: Connection, commands: Sequence[Command]) -> None:
+    try:
+        await connection.send_packed_command(connection.pack_commands(commands))
+    except RuntimeError as error:
+        # What uvloop says of a connection that was reset while nobody used it.
+        raise ConnectionResetError("the connection is closed") from error
 
 
 @asynccontextmanager
