@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -75,6 +76,11 @@ async def connected(settings: Settings) -> AsyncIterator[Gateway]:
     channel = open_channel(address, SERVICE, ChannelSettings(), only_healthy=False)
     async with channel:
         yield Gateway(channel, settings.timeout)
+
+
+def new_request_id() -> str:
+    """Return an id for one write, by which it is known if the channel sends it again."""
+    return str(uuid.uuid4())
 
 
 def local_address(state_dir: Path) -> str:

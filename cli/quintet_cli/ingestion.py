@@ -1,11 +1,18 @@
-"""Documents into a collection over the Ingest stream, bounded and accounted for."""
+"""Documents into a collection over the Ingest stream, bounded and accounted for.
+
+What a service that is away has not acknowledged is sent again, in another stream. Each
+document has a request id, so it is written once however often that is.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import random
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+
+import grpc
 
 from quintet.errors.v1.error_reason_pb2 import ErrorReason
 from quintet.gateway.v1.gateway_service_pb2 import Document as DocumentMessage
@@ -17,15 +24,24 @@ from quintet.gateway.v1.gateway_service_pb2 import (
 from quintet.tokenizer.v1.tokenizer_service_pb2 import TEXT_FORMAT_MARKDOWN as MARKDOWN
 from quintet.tokenizer.v1.tokenizer_service_pb2 import TEXT_FORMAT_PLAIN as PLAIN
 from quintet_cli import files
-from quintet_cli.connection import Gateway
+from quintet_cli.connection import Gateway, new_request_id
 from quintet_cli.consistency import Newest
 from quintet_cli.files import Document, Rejected, Source
+from quintet_servicekit.errors import ServiceError
 
 WINDOW_DOCUMENTS = 16
 """Most documents that are sent and not yet acknowledged: enough to keep every
 hop busy, few enough to lose little work to an interruption."""
 WINDOW_BYTES = 32 * 2**20
 """Most bytes of them: two of the largest."""
+
+RETRIES = 6
+"""Streams in a row that may bring nothing before it is given up: ten seconds, in
+which a service is started again."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0
+"""Seconds before the first of these, twice as long before each of the next, at most."""
+
+_UNAVAILABLE: int = grpc.StatusCode.UNAVAILABLE.value[0]
 
 _OUTCOMES = {
     IngestOutcome.INGEST_OUTCOME_CREATED: "created",
@@ -83,8 +99,17 @@ class Summary:
         return {name: getattr(self, name) for name in names} | {"seconds": round(self.seconds, 3)}
 
 
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """A document that is on its way, and what its user knows it by."""
+
+    name: str
+    request: IngestRequest
+    size: int
+
+
 class Ingestion:
-    """One stream of documents into `collection`; `on_result` is told of each."""
+    """A stream of documents into `collection`; `on_result` is told of each."""
 
     def __init__(
         self, gateway: Gateway, collection: str, on_result: Callable[[Result], None]
@@ -92,7 +117,11 @@ class Ingestion:
         self._gateway = gateway
         self.collection = collection
         self._on_result = on_result
-        self._in_flight: dict[int, tuple[str, int]] = {}
+        self._items: Iterator[Item] = iter(())
+        self._next: Item | None = None
+        self._in_flight: dict[int, _Sent] = {}
+        self._again: list[_Sent] = []
+        self._failures = 0
         self._room = asyncio.Event()
         self.summary = Summary()
         self.newest = Newest(collection)
@@ -101,27 +130,61 @@ class Ingestion:
     async def run(self, items: Iterable[Item]) -> Summary:
         """Send `items`, reading files as the stream drains; return the summary.
 
-        Raises `ServiceError` when the stream itself fails; what was acknowledged
-        until then is in `summary` and `newest`.
+        Raises `ServiceError` when the stream itself fails for good; what was
+        acknowledged until then is in `summary` and `newest`.
         """
-        requests = self._requests(items)
+        self._items = iter(items)
+        self._next = next(self._items, None)
+        while True:
+            try:
+                await self._stream()
+            except ServiceError as error:
+                if error.code is not grpc.StatusCode.UNAVAILABLE or self._failures >= RETRIES:
+                    raise
+                self._again += self._in_flight.values()
+            if not self._again:
+                return self.summary
+            pause = min(FIRST_PAUSE * 2**self._failures, LONGEST_PAUSE)
+            self._failures += 1
+            await asyncio.sleep(random.uniform(pause / 2, pause))  # noqa: S311
+
+    async def _stream(self) -> None:
+        """Send what is to be sent again, and then what comes next, in one stream."""
+        again, self._again, self._in_flight = self._again, [], {}
+        requests = self._requests(again, self._in_flight)
         stub = self._gateway.stub
         async for response in self._gateway.exchange("Ingest", stub.Ingest, requests):
-            name, _ = self._in_flight.pop(response.index)
+            sent = self._in_flight.pop(response.index)
             self._room.set()
-            self._tell(_result(name, response))
-        for name, _ in self._in_flight.values():
-            self._tell(_failure(name, name, "CANCELLED", "it was never acknowledged"))
-        return self.summary
+            refused = response.WhichOneof("result") == "refused"
+            if refused and response.refused.code == _UNAVAILABLE and self._failures < RETRIES:
+                self._again.append(sent)
+                continue
+            if not refused:
+                self._failures = 0
+            self._tell(_result(sent.name, response))
+        for sent in self._in_flight.values():
+            self._tell(_failure(sent.name, sent.name, "CANCELLED", "it was never acknowledged"))
 
-    async def _requests(self, items: Iterable[Item]) -> AsyncIterator[IngestRequest]:
+    async def _requests(
+        self, again: list[_Sent], in_flight: dict[int, _Sent]
+    ) -> AsyncIterator[IngestRequest]:
         index = 0
-        for item in items:
+        for sent in again:
+            in_flight[index] = sent
+            index += 1
+        for sent in again:
+            yield sent.request
+        # What is to be sent again is held in memory, so it is not to grow.
+        while self._next is not None and len(self._again) < WINDOW_DOCUMENTS:
+            # It stays the next one until it is under way: the stream may break here.
+            item = self._next
             if isinstance(item, Source):
                 document = await asyncio.to_thread(files.read, item)
             else:
                 document = item
             if isinstance(document, Rejected):
+                self._next = next(self._items, None)
                 reason = document.reason
                 self._tell(_failure(document.name, document.id, "UNREADABLE", reason))
                 continue
@@ -129,14 +192,15 @@ class Ingestion:
             size = request.ByteSize()
             await self._has_room(size)
             name = item.name if isinstance(item, Source) else document.id
-            self._in_flight[index] = (name, size)
+            in_flight[index] = _Sent(name, request, size)
             index += 1
+            self._next = next(self._items, None)
             yield request
 
     async def _has_room(self, size: int) -> None:
         while self._in_flight and (
             len(self._in_flight) >= WINDOW_DOCUMENTS
-            or sum(other for _, other in self._in_flight.values()) + size > WINDOW_BYTES
+            or sum(other.size for other in self._in_flight.values()) + size > WINDOW_BYTES
         ):
             self._room.clear()
             await self._room.wait()
@@ -150,7 +214,9 @@ class Ingestion:
             format=PLAIN if document.metadata.get("type") == "html" else MARKDOWN,
         )
         message.metadata.update(document.metadata)
-        return IngestRequest(collection=self.collection, document=message)
+        return IngestRequest(
+            collection=self.collection, document=message, request_id=new_request_id()
+        )
 
     def _tell(self, result: Result) -> None:
         self.summary.add(result)

@@ -52,6 +52,7 @@ class Reason(enum.StrEnum):
     INTERNAL = "INTERNAL"
     CONFLICT = "CONFLICT"
     CIRCUIT_OPEN = "CIRCUIT_OPEN"
+    REQUEST_ID_REUSED = "REQUEST_ID_REUSED"
 
 
 _CODES: Mapping[Reason, grpc.StatusCode] = {

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from quintet_servicekit.errors import Reason, ServiceError, Violation
+
+_UUID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 
 class Checks:
@@ -60,6 +63,11 @@ class Checks:
         """Check that a number lies within its bounds; NaN does not."""
         if not least <= value <= most:
             self.refuse(field, f"must lie between {least} and {most}")
+
+    def request_id(self, field: str, value: str) -> None:
+        """Check the id by which a repeated request is known: empty, or a UUID."""
+        if value and not _UUID.fullmatch(value):
+            self.refuse(field, "must be a UUID of 36 characters")
 
     def done(self) -> None:
         """Raise `ServiceError` INVALID_FIELD if anything was noted."""

@@ -6,13 +6,16 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import grpc
 import pytest
 
+from quintet.errors.v1.error_reason_pb2 import ErrorReason
 from quintet.gateway.v1 import gateway_service_pb2 as pb
 from quintet_cli import ingestion
 from quintet_cli.connection import Gateway
 from quintet_cli.files import Document, Rejected
 from quintet_cli.ingestion import Ingestion, Item, Result
+from quintet_servicekit.errors import Reason, ServiceError
 
 
 class GreedyGateway:
@@ -103,3 +106,76 @@ async def test_what_was_rejected_before_is_told_and_not_sent() -> None:
     assert gateway.most_documents == 1
     assert results[0] == Result("a/b.md", "b.md", "failed", reason="UNREADABLE", message="empty")
     assert (run.summary.created, run.summary.failed) == (1, 1)
+
+
+class FlakyGateway:
+    """Does with each stream what a test says: a list of the documents that it acknowledges,
+    refuses because of a service that is away, or breaks at."""
+
+    stub = SimpleNamespace(Ingest=None)
+
+    def __init__(self, *streams: dict[str, str]) -> None:
+        self._streams = list(streams)
+        self.sent: list[list[tuple[str, str]]] = []
+
+    async def exchange(
+        self, method: str, call: Any, requests: AsyncIterator[pb.IngestRequest]
+    ) -> AsyncIterator[pb.IngestResponse]:
+        plan = self._streams.pop(0) if self._streams else {}
+        self.sent.append([])
+        index = 0
+        async for request in requests:
+            name = request.document.id
+            self.sent[-1].append((name, request.request_id))
+            response = pb.IngestResponse(index=index, document_id=name)
+            if plan.get(name) == "break":
+                raise ServiceError(Reason.NOT_READY, "the service is stopping")
+            if plan.get(name) == "refuse" or plan.get("*") == "refuse":
+                response.refused.code = grpc.StatusCode.UNAVAILABLE.value[0]
+                response.refused.reason = ErrorReason.ERROR_REASON_DEPENDENCY_UNAVAILABLE
+            elif plan.get(name) != "forget":
+                response.ingested.outcome = pb.INGEST_OUTCOME_CREATED
+            if response.WhichOneof("result"):
+                yield response
+            index += 1
+
+
+@pytest.fixture
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ingestion, "FIRST_PAUSE", 0.0)
+
+
+async def test_what_a_broken_stream_left_is_sent_again_with_the_same_ids(no_pauses: None) -> None:
+    gateway = FlakyGateway({"001": "forget", "002": "break"})
+    run, results = await _ingested(cast(Any, gateway), _documents(5))
+    assert (run.summary.created, run.summary.failed) == (5, 0)
+    first, second = (dict(stream) for stream in gateway.sent)
+    assert list(second) == ["001", "002", "003", "004"]
+    assert (second["001"], second["002"]) == (first["001"], first["002"])
+    assert sorted(result.id for result in results) == [f"{n:03}" for n in range(5)]
+
+
+async def test_a_document_refused_for_a_service_that_is_away_is_sent_again(
+    no_pauses: None,
+) -> None:
+    gateway = FlakyGateway({"000": "refuse"}, {"000": "refuse"})
+    run, _ = await _ingested(cast(Any, gateway), _documents(2))
+    assert (run.summary.created, run.summary.failed) == (2, 0)
+    assert len({identifier for stream in gateway.sent for _, identifier in stream}) == 2
+
+
+async def test_a_service_that_stays_away_is_given_up_and_few_documents_wait_for_it(
+    no_pauses: None,
+) -> None:
+    gateway = FlakyGateway(*[{"*": "refuse"}] * (ingestion.RETRIES + 1))
+    run, _ = await _ingested(cast(Any, gateway), _documents(100))
+    assert (run.summary.created, run.summary.failed) == (0, 100)
+    assert all(len(s) <= 2 * ingestion.WINDOW_DOCUMENTS for s in gateway.sent[:-1])
+
+
+async def test_a_stream_that_always_breaks_fails(no_pauses: None) -> None:
+    gateway = FlakyGateway(*[{"000": "break"}] * (ingestion.RETRIES + 1))
+    with pytest.raises(ServiceError) as caught:
+        await _ingested(cast(Any, gateway), _documents(3))
+    assert caught.value.reason is Reason.NOT_READY
+    assert len(gateway.sent) == ingestion.RETRIES + 1

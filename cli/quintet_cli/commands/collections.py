@@ -12,7 +12,7 @@ from quintet.gateway.v1.gateway_service_pb2 import (
     ListCollectionsRequest,
 )
 from quintet_cli import confirmation
-from quintet_cli.connection import connected
+from quintet_cli.connection import connected, new_request_id
 from quintet_cli.settings import Settings
 from quintet_cli.terminal import as_json, console, day, print_json, shown, table
 
@@ -66,7 +66,9 @@ async def _delete(settings: Settings, name: str, sure: bool) -> None:
             count = found.collection.document_count
             typer.confirm(f"Delete {name} with its {count} documents?", abort=True)
         response = await gateway.unary(
-            "DeleteCollection", gateway.stub.DeleteCollection, DeleteCollectionRequest(name=name)
+            "DeleteCollection",
+            gateway.stub.DeleteCollection,
+            DeleteCollectionRequest(name=name, request_id=new_request_id()),
         )
     if settings.json:
         print_json(as_json(response))

@@ -12,7 +12,7 @@ from quintet.gateway.v1.gateway_service_pb2 import (
 )
 from quintet.retriever.v1.retriever_service_pb2 import Document
 from quintet_cli import filters, render
-from quintet_cli.connection import Gateway, connected
+from quintet_cli.connection import Gateway, connected, new_request_id
 from quintet_cli.settings import Settings
 from quintet_cli.terminal import as_json, console, day, print_json, shown, table
 
@@ -99,7 +99,9 @@ def delete(settings: Settings, *, collection: str, document_id: str) -> None:
 
 
 async def _delete(settings: Settings, collection: str, document_id: str) -> None:
-    request = DeleteDocumentRequest(collection=collection, id=document_id)
+    request = DeleteDocumentRequest(
+        collection=collection, id=document_id, request_id=new_request_id()
+    )
     async with connected(settings) as gateway:
         response = await gateway.unary("DeleteDocument", gateway.stub.DeleteDocument, request)
     if settings.json:

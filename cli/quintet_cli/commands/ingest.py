@@ -11,7 +11,7 @@ import typer
 
 from quintet.gateway.v1.gateway_service_pb2 import CreateCollectionRequest, GetCollectionRequest
 from quintet_cli import files, render
-from quintet_cli.connection import Gateway, connected
+from quintet_cli.connection import Gateway, connected, new_request_id
 from quintet_cli.errors import FAILED, CliError
 from quintet_cli.ingestion import Ingestion, Item, Result, Summary
 from quintet_cli.live import Progress
@@ -63,7 +63,9 @@ async def ensure(gateway: Gateway, collection: str, description: str = "") -> No
         await gateway.unary(
             "CreateCollection",
             gateway.stub.CreateCollection,
-            CreateCollectionRequest(name=collection, description=description),
+            CreateCollectionRequest(
+                name=collection, description=description, request_id=new_request_id()
+            ),
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 
@@ -36,21 +37,24 @@ class Ingester:
         self._freshness = freshness
         self._plan = plan
 
-    async def ingest(self, chain: Chain, collection: str, document: pb.Document) -> pb.Ingested:
+    async def ingest(self, chain: Chain, request: pb.IngestRequest) -> pb.Ingested:
         """Commit a document whole, or raise and leave what stood there.
 
         Raises `ServiceError` as the tokenizer, the embedder and the retriever do.
         """
+        request_id = request.request_id or new_request_id()
         try:
-            return await self._ingest(chain, collection, document)
+            return await self._ingest(chain, request.collection, request.document, request_id)
         except ServiceError as error:
             if error.reason is not Reason.MODEL_MISMATCH:
                 raise
         # The collection was made anew since we last looked.
-        self._catalog.forget(collection)
-        return await self._ingest(chain, collection, document)
+        self._catalog.forget(request.collection)
+        return await self._ingest(chain, request.collection, request.document, request_id)
 
-    async def _ingest(self, chain: Chain, collection: str, document: pb.Document) -> pb.Ingested:
+    async def _ingest(
+        self, chain: Chain, collection: str, document: pb.Document, request_id: str
+    ) -> pb.Ingested:
         model = await self._catalog.embedding_model(chain, collection)
         digest = content_hash(document, model, self._plan)
         standing = await self._standing(chain, collection, document.id)
@@ -80,7 +84,10 @@ class Ingester:
             "UpsertDocuments",
             self._services.retriever.UpsertDocuments,
             retriever_pb.UpsertDocumentsRequest(
-                collection=collection, documents=[written], embedding_revision=revision
+                collection=collection,
+                documents=[written],
+                embedding_revision=revision,
+                request_id=request_id,
             ),
         )
         self._freshness.note(collection, response.consistency_token, mark)
@@ -160,6 +167,12 @@ class Ingester:
                 Reason.CONFLICT, "the embedding model changed while the document was embedded"
             )
         return revisions.pop(), tokens
+
+
+def new_request_id() -> str:
+    """Return an id for a write whose caller gave none, so that our channel may send it
+    again without its being applied twice."""
+    return str(uuid.uuid4())
 
 
 async def _stream(

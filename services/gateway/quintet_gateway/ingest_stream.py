@@ -62,11 +62,7 @@ class IngestStream:
             self._check(request)
             with telemetry.tracer().start_as_current_span("ingest document"):
                 deadline = self._deadline.or_after(self._limits.document_seconds)
-                response.ingested.CopyFrom(
-                    await self._ingester.ingest(
-                        Chain(deadline), request.collection, request.document
-                    )
-                )
+                response.ingested.CopyFrom(await self._ingester.ingest(Chain(deadline), request))
         except ServiceError as error:
             response.refused.CopyFrom(_refused(error))
         return response

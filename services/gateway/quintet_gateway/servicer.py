@@ -19,7 +19,7 @@ from quintet_gateway.catalog import Catalog
 from quintet_gateway.chain import Chain
 from quintet_gateway.clients import Services
 from quintet_gateway.freshness import Freshness
-from quintet_gateway.ingest import Ingester
+from quintet_gateway.ingest import Ingester, new_request_id
 from quintet_gateway.ingest_stream import IngestStream, StreamLimits
 from quintet_gateway.searching import Query, Searcher
 from quintet_gateway.status import status_of
@@ -158,7 +158,11 @@ class GatewayServicer(GatewayServiceServicer):
             self._services.peer("retriever"),
             "DeleteDocument",
             self._services.retriever.DeleteDocument,
-            retriever_pb.DeleteDocumentRequest(collection=request.collection, id=request.id),
+            retriever_pb.DeleteDocumentRequest(
+                collection=request.collection,
+                id=request.id,
+                request_id=request.request_id or new_request_id(),
+            ),
         )
         self._freshness.note(request.collection, deleted.consistency_token, mark)
         return pb.DeleteDocumentResponse(
@@ -183,6 +187,7 @@ class GatewayServicer(GatewayServiceServicer):
                 embedding_revision=model.revision,
                 dimension=model.dimension,
                 description=request.description,
+                request_id=request.request_id or new_request_id(),
             ),
         )
         self._freshness.note(request.name, created.consistency_token, mark)
@@ -225,7 +230,9 @@ class GatewayServicer(GatewayServiceServicer):
             self._services.peer("retriever"),
             "DeleteCollection",
             self._services.retriever.DeleteCollection,
-            retriever_pb.DeleteCollectionRequest(name=request.name),
+            retriever_pb.DeleteCollectionRequest(
+                name=request.name, request_id=request.request_id or new_request_id()
+            ),
         )
         self._freshness.note(request.name, deleted.consistency_token, mark)
         return pb.DeleteCollectionResponse(

@@ -69,6 +69,7 @@ def document(request: pb.IngestRequest, *, max_chars: int) -> None:
         checks.refuse("document.format", "is no format that this server knows")
     if request.document.metadata.ByteSize() > MAX_METADATA_BYTES:
         checks.refuse("document.metadata", f"must have at most {MAX_METADATA_BYTES} bytes")
+    checks.request_id("request_id", request.request_id)
     checks.done()
 
 
@@ -78,4 +79,5 @@ def collection(request: pb.CreateCollectionRequest) -> None:
     checks.text("name", request.name, max_chars=MAX_NAME_CHARS)
     checks.text("embedding_model", request.embedding_model, max_chars=200, required=False)
     checks.text("description", request.description, max_chars=1_000, required=False)
+    checks.request_id("request_id", request.request_id)
     checks.done()

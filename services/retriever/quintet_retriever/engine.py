@@ -20,6 +20,7 @@ from quintet_retriever.models import (
     DocumentInput,
     NewCollection,
     NewDocument,
+    RequestKey,
     SearchRequest,
     SearchResult,
     WrittenDocument,
@@ -38,9 +39,12 @@ made anew with other settings."""
 
 class Store(Protocol):
     """Where collections are kept. Each call is one transaction; those with a key
-    raise `CollectionGoneError` when that collection is not there any more."""
+    raise `CollectionGoneError` when that collection is not there any more.
 
-    async def create_collection(self, new: NewCollection) -> Collection:
+    A write that is repeated with the same `once` changes nothing and returns what the first
+    one did; it raises REQUEST_ID_REUSED if that was another."""
+
+    async def create_collection(self, new: NewCollection, once: RequestKey | None) -> Collection:
         """Make the collection unless its name is taken; return the one of that name."""
 
     async def find_collection(self, name: str) -> Collection | None:
@@ -49,10 +53,14 @@ class Store(Protocol):
     async def list_collections(self, after: str, limit: int) -> Sequence[Collection]:
         """Return at most `limit` collections by name, from the first after `after`."""
 
-    async def delete_collection(self, name: str) -> DeletedCollection | None:
+    async def delete_collection(
+        self, name: str, once: RequestKey | None
+    ) -> DeletedCollection | None:
         """Delete the collection; None without it."""
 
-    async def write_document(self, key: CollectionKey, new: NewDocument) -> WrittenDocument:
+    async def write_document(
+        self, key: CollectionKey, new: NewDocument, once: RequestKey | None
+    ) -> WrittenDocument:
         """Write the document, replacing one of its id whole."""
 
     async def read_document(
@@ -65,7 +73,9 @@ class Store(Protocol):
     ) -> Sequence[Document]:
         """Return at most `limit` documents by id, from the first after `after`."""
 
-    async def delete_document(self, key: CollectionKey, document_id: str) -> DeletedDocument | None:
+    async def delete_document(
+        self, key: CollectionKey, document_id: str, once: RequestKey | None
+    ) -> DeletedDocument | None:
         """Delete the document; None without it."""
 
     async def invalidate(self, key: CollectionKey, document_id: str | None) -> Epoch | None:
@@ -91,12 +101,14 @@ class Engine:
         # collection's key leads to no table, never to another's.
         self._keys: dict[str, CollectionKey] = {}
 
-    async def create_collection(self, new: NewCollection) -> Collection:
+    async def create_collection(
+        self, new: NewCollection, once: RequestKey | None = None
+    ) -> Collection:
         """Make the collection, or return the one with the same embedding settings.
 
         Raises COLLECTION_EXISTS when the name is taken by one with others.
         """
-        found = await self._store.create_collection(new)
+        found = await self._store.create_collection(new, once)
         wanted = (new.embedding_model, new.embedding_revision, new.dimension)
         if wanted != (found.embedding_model, found.key.embedding_revision, found.key.dimension):
             raise ServiceError(
@@ -121,20 +133,26 @@ class Engine:
         """Return at most `limit` collections by name, from the first after `after`."""
         return await self._store.list_collections(after, limit)
 
-    async def delete_collection(self, name: str) -> DeletedCollection:
+    async def delete_collection(
+        self, name: str, once: RequestKey | None = None
+    ) -> DeletedCollection:
         """Delete the collection and return what went with it.
 
         Raises COLLECTION_NOT_FOUND.
         """
         self._keys.pop(name, None)
-        deleted = await self._store.delete_collection(name)
+        deleted = await self._store.delete_collection(name, once)
         if deleted is None:
             raise _no_collection(name)
         await self._news.announce(name, deleted.epoch)
         return deleted
 
     async def upsert(
-        self, collection: str, documents: Sequence[DocumentInput], embedding_revision: str
+        self,
+        collection: str,
+        documents: Sequence[DocumentInput],
+        embedding_revision: str,
+        once: RequestKey | None = None,
     ) -> list[WrittenDocument]:
         """Write the documents, one transaction each, after checking all of them.
 
@@ -148,7 +166,10 @@ class Engine:
                 NewDocument(document, _embeddings(f"documents[{i}]", document, key.dimension))
                 for i, document in enumerate(documents)
             ]
-            return [await self._store.write_document(key, new) for new in ready]
+            return [
+                await self._store.write_document(key, new, once and once.at(i))
+                for i, new in enumerate(ready)
+            ]
 
         written = await self._in(collection, write)
         await self._news.announce(collection, written[-1].epoch)
@@ -180,13 +201,15 @@ class Engine:
             collection, lambda key: self._store.list_documents(key, after, limit, condition)
         )
 
-    async def delete_document(self, collection: str, document_id: str) -> DeletedDocument:
+    async def delete_document(
+        self, collection: str, document_id: str, once: RequestKey | None = None
+    ) -> DeletedDocument:
         """Delete the document and return what went with it.
 
         Raises COLLECTION_NOT_FOUND or DOCUMENT_NOT_FOUND.
         """
         deleted = await self._in(
-            collection, lambda key: self._store.delete_document(key, document_id)
+            collection, lambda key: self._store.delete_document(key, document_id, once)
         )
         gone = _present(deleted, collection, document_id)
         await self._news.announce(collection, gone.epoch)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -20,6 +20,20 @@ Metadata = Mapping[str, Any]
 
 class CollectionGoneError(Exception):
     """The tables of a collection are not there: it was deleted meanwhile."""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestKey:
+    """By what a write that is repeated is known: the caller's `id`, a UUID; the place
+    `item` of the transaction in the request; and the SHA-256 of what was asked for."""
+
+    id: str
+    digest: bytes
+    item: int = 0
+
+    def at(self, item: int) -> RequestKey:
+        """Return the key of another transaction of the request."""
+        return replace(self, item=item)
 
 
 @dataclass(frozen=True, slots=True)

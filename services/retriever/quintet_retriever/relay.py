@@ -3,7 +3,7 @@
 Each retriever runs one; of those of a database exactly one is active, which holds an
 advisory lock on its own connection. The others wait for that lock. Each cycle drains
 the outbox and then extends the trust in all news; docs/adr/0005 says why in this order.
-It also prunes the changes. Nothing waits for it, and it outlives every outage.
+It also prunes the changes and the request ids. Nothing waits for it, and it outlives every outage.
 """
 
 from __future__ import annotations
@@ -51,6 +51,10 @@ _RENEW = (
 _PRUNE = (
     "DELETE FROM retriever.change AS c USING retriever.collection AS k"
     " WHERE c.collection_id = k.id AND c.epoch <= k.epoch - %s"
+)
+_FORGET = (
+    "DELETE FROM retriever.request"
+    " WHERE create_time < clock_timestamp() - make_interval(secs => %s)"
 )
 
 
@@ -130,6 +134,7 @@ class Relay:
             pass  # Counted, and logged by the kit. What is in the outbox stays there.
         if time.monotonic() >= self._next_prune:
             await connection.execute(_PRUNE, [self._settings.keep_changes])
+            await connection.execute(_FORGET, [self._settings.keep_requests_seconds])
             self._next_prune = time.monotonic() + _PRUNE_SECONDS
         self.cycles += 1
 

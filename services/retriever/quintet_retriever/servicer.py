@@ -12,6 +12,7 @@ from quintet_retriever import requests, responses
 from quintet_retriever.engine import Engine
 from quintet_retriever.filter_parsing import parse_filter
 from quintet_retriever.pages import key_of_token, page_token
+from quintet_retriever.request_keys import request_key
 from quintet_retriever.settings import Settings
 from quintet_servicekit.cache_service import use_message
 from quintet_servicekit.consistency import encode_token
@@ -31,7 +32,7 @@ class RetrieverServicer(pb_grpc.RetrieverServiceServicer):
     ) -> pb.CreateCollectionResponse:
         """See the contract."""
         new = requests.new_collection(request)
-        made = await self._engine.create_collection(new)
+        made = await self._engine.create_collection(new, request_key(request))
         return pb.CreateCollectionResponse(
             collection=responses.collection_message(made),
             consistency_token=encode_token(made.name, made.epoch),
@@ -64,7 +65,7 @@ class RetrieverServicer(pb_grpc.RetrieverServiceServicer):
     ) -> pb.DeleteCollectionResponse:
         """See the contract."""
         name = requests.collection_name(request.name, "name")
-        deleted = await self._engine.delete_collection(name)
+        deleted = await self._engine.delete_collection(name, request_key(request))
         return pb.DeleteCollectionResponse(
             deleted_documents=deleted.document_count,
             consistency_token=encode_token(name, deleted.epoch),
@@ -76,7 +77,7 @@ class RetrieverServicer(pb_grpc.RetrieverServiceServicer):
         """See the contract."""
         documents = requests.documents(request, self._settings)
         written = await self._engine.upsert(
-            request.collection, documents, request.embedding_revision
+            request.collection, documents, request.embedding_revision, request_key(request)
         )
         return pb.UpsertDocumentsResponse(
             documents=map(responses.upserted_message, written),
@@ -117,7 +118,7 @@ class RetrieverServicer(pb_grpc.RetrieverServiceServicer):
     ) -> pb.DeleteDocumentResponse:
         """See the contract."""
         collection, identifier = requests.document_id(request.collection, request.id)
-        deleted = await self._engine.delete_document(collection, identifier)
+        deleted = await self._engine.delete_document(collection, identifier, request_key(request))
         return pb.DeleteDocumentResponse(
             deleted_chunks=deleted.chunk_count,
             consistency_token=encode_token(collection, deleted.epoch),

@@ -67,6 +67,9 @@ class Settings(ServiceSettings):
     keep_changes: int = Field(10_000, ge=1, le=10_000_000)
     """Writes of a collection that are remembered one by one, 100 bytes each. An answer
     that was cached longer ago is searched for anew."""
+    keep_requests_seconds: float = Field(86_400.0, ge=60, le=30 * 86_400)
+    """How long a write's request id is remembered, 200 bytes each: as long as Stripe
+    does. One that is repeated later is applied again."""
     relay_interval_seconds: float = Field(0.4, gt=0, le=1.0)
     """How often the relay looks into the outbox and extends the trust in the news. That
     lasts 1.5 s, so that two cycles may fail without anybody noticing."""

@@ -10,6 +10,7 @@ in the order of the commits.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from psycopg import sql
@@ -27,8 +28,10 @@ from quintet_retriever.models import (
     Document,
     NewCollection,
     NewDocument,
+    RequestKey,
     WrittenDocument,
 )
+from quintet_retriever.once import keep, key_parameters, run_once
 from quintet_retriever.settings import Settings
 from quintet_retriever.tables import Tables
 from quintet_servicekit.consistency import LAST, Epoch
@@ -70,21 +73,25 @@ class PostgresStore:
         self._database = database
         self._settings = settings
 
-    async def create_collection(self, new: NewCollection) -> Collection:
+    async def create_collection(
+        self, new: NewCollection, once: RequestKey | None = None
+    ) -> Collection:
         """Make the collection unless its name is taken; return the one of that name.
 
         Raises `ServiceError` CONFLICT when it is deleted again and again meanwhile.
         """
-        for _ in range(_ATTEMPTS):
-            rows = await self._make_or_find(new)
+        for attempt in range(_ATTEMPTS):
+            rows = await self._make_or_find(new, once and once.at(attempt))
             if rows:
                 return _collection(rows[0])
             # It was there when we wrote, and gone when we read.
         raise ServiceError(Reason.CONFLICT, "the collection is being deleted; repeat the call")
 
-    async def _make_or_find(self, new: NewCollection) -> list[DictRow]:
-        return await self._database.run(
+    async def _make_or_find(self, new: NewCollection, once: RequestKey | None) -> list[DictRow]:
+        return await run_once(
+            self._database,
             Operation("INSERT", "collection"),
+            once,
             # Those who make one of a name wait here before they draw its id, so that a
             # later collection of the name has a greater one.
             Statement(
@@ -114,12 +121,20 @@ class PostgresStore:
                     "ef": self._settings.hnsw_ef_construction,
                 },
             ),
-            _collection_named(new.name),
+            Statement(
+                sql.SQL(
+                    "WITH found AS ({collection} WHERE name = %(name)s), {keep} SELECT * FROM found"
+                ).format(collection=_COLLECTION, keep=keep("found")),
+                {"name": new.name} | key_parameters(once),
+            ),
         )
 
     async def find_collection(self, name: str) -> Collection | None:
         """Return the collection of that name."""
-        rows = await self._database.run(Operation("SELECT", "collection"), _collection_named(name))
+        rows = await self._database.run(
+            Operation("SELECT", "collection"),
+            Statement(_COLLECTION + sql.SQL(" WHERE name = %(name)s"), {"name": name}),
+        )
         return _collection(rows[0]) if rows else None
 
     async def list_collections(self, after: str, limit: int) -> list[Collection]:
@@ -133,11 +148,15 @@ class PostgresStore:
         )
         return [_collection(row) for row in rows]
 
-    async def delete_collection(self, name: str) -> DeletedCollection | None:
+    async def delete_collection(
+        self, name: str, once: RequestKey | None = None
+    ) -> DeletedCollection | None:
         """Delete the collection; None if there is no such collection. Its tables are
         dropped, which takes no longer for many documents than for few."""
-        rows = await self._database.run(
+        rows = await run_once(
+            self._database,
             Operation("DELETE", "collection"),
+            once,
             Statement(
                 sql.SQL(
                     "WITH gone AS ("
@@ -148,16 +167,19 @@ class PostgresStore:
                     "), queued AS ("
                     " INSERT INTO retriever.outbox (name, collection_id, epoch)"
                     " SELECT name, id, %(last)s FROM gone"
-                    ") SELECT id, document_count, retriever.drop_collection_tables(id) FROM gone"
-                ),
-                {"name": name, "last": LAST},
+                    "), {keep}"
+                    " SELECT id, document_count, retriever.drop_collection_tables(id) FROM gone"
+                ).format(keep=keep("gone")),
+                {"name": name, "last": LAST} | key_parameters(once),
             ),
         )
         if not rows:
             return None
         return DeletedCollection(rows[0]["document_count"], Epoch(rows[0]["id"], LAST))
 
-    async def write_document(self, key: CollectionKey, new: NewDocument) -> WrittenDocument:
+    async def write_document(
+        self, key: CollectionKey, new: NewDocument, once: RequestKey | None = None
+    ) -> WrittenDocument:
         """Write the document, replacing one of its id whole.
 
         Raises `CollectionGoneError` when the collection is not there any more.
@@ -165,13 +187,15 @@ class PostgresStore:
         document, chunks = new.source, new.source.chunks
         tables = Tables.of(key.id)
         identity = {"id": document.id, "collection": key.id, "chunk_count": len(chunks)}
-        rows = await self._database.run(
+        rows = await run_once(
+            self._database,
             Operation(
                 "INSERT",
                 "document",
                 "INSERT document DELETE chunk INSERT chunk UPDATE document UPDATE collection"
                 " INSERT change INSERT outbox",
             ),
+            once,
             _share_of(key),
             Statement(
                 # Its lock makes writers of one document wait for each other.
@@ -233,13 +257,13 @@ class PostgresStore:
                     " epoch = c.epoch + 1"
                     " FROM written AS w WHERE c.id = %(collection)s"
                     " RETURNING c.id, c.name, c.epoch, w.key AS document_key, w.version"
-                    "), {news} SELECT version, epoch FROM raised"
-                ).format(document=tables.document, news=_WRITE),
-                identity,
+                    "), {news}, {keep} SELECT id, version, epoch FROM raised"
+                ).format(document=tables.document, news=_WRITE, keep=keep("raised")),
+                identity | key_parameters(once),
             ),
         )
         (row,) = rows
-        epoch = Epoch(key.id, row["epoch"])
+        epoch = Epoch(row["id"], row["epoch"])
         return WrittenDocument(document.id, row["version"], len(chunks), epoch)
 
     async def read_document(
@@ -293,14 +317,18 @@ class PostgresStore:
         )
         return [Document(**row) for row in rows]
 
-    async def delete_document(self, key: CollectionKey, document_id: str) -> DeletedDocument | None:
+    async def delete_document(
+        self, key: CollectionKey, document_id: str, once: RequestKey | None = None
+    ) -> DeletedDocument | None:
         """Delete the document; None if there is none."""
-        rows = await self._database.run(
+        rows = await run_once(
+            self._database,
             Operation(
                 "DELETE",
                 "document",
                 "DELETE document DELETE chunk UPDATE collection INSERT change INSERT outbox",
             ),
+            once,
             _share_of(key),
             Statement(
                 sql.SQL(
@@ -312,14 +340,14 @@ class PostgresStore:
                     " chunk_count = c.chunk_count - gone.chunk_count, epoch = c.epoch + 1"
                     " FROM gone WHERE c.id = %(collection)s RETURNING c.id, c.name, c.epoch,"
                     " gone.key AS document_key, gone.chunk_count AS chunks_before"
-                    "), {news} SELECT chunks_before, epoch FROM raised"
-                ).format(document=Tables.of(key.id).document, news=_WRITE),
-                {"id": document_id, "collection": key.id},
+                    "), {news}, {keep} SELECT id, chunks_before, epoch FROM raised"
+                ).format(document=Tables.of(key.id).document, news=_WRITE, keep=keep("raised")),
+                {"id": document_id, "collection": key.id} | key_parameters(once),
             ),
         )
         if not rows:
             return None
-        return DeletedDocument(rows[0]["chunks_before"], Epoch(key.id, rows[0]["epoch"]))
+        return DeletedDocument(rows[0]["chunks_before"], Epoch(rows[0]["id"], rows[0]["epoch"]))
 
     async def invalidate(self, key: CollectionKey, document_id: str | None) -> Epoch | None:
         """Raise the epoch as if the document, or without an id every document, had
@@ -346,10 +374,6 @@ class PostgresStore:
         return Epoch(key.id, rows[0]["epoch"]) if rows else None
 
 
-def _collection_named(name: str) -> Statement:
-    return Statement(_COLLECTION + sql.SQL(" WHERE name = %(name)s"), {"name": name})
-
-
 def _share_of(key: CollectionKey) -> Statement:
     return Statement(
         sql.SQL("SELECT FROM retriever.collection WHERE id = %(id)s FOR KEY SHARE"),
@@ -364,7 +388,8 @@ def _collection(row: DictRow) -> Collection:
         name=row["name"],
         embedding_model=row["embedding_model"],
         description=row["description"],
-        create_time=row["create_time"],
+        # Text where a repeated request is told what the first one was.
+        create_time=datetime.fromisoformat(str(row["create_time"])),
         document_count=row["document_count"],
         chunk_count=row["chunk_count"],
     )

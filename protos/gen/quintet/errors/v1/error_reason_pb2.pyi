@@ -110,6 +110,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """UNAVAILABLE. A dependency failed or was slow again and again, so the call to it
     was not made; try again after RetryInfo. Metadata: "dependency".
     """
+    ERROR_REASON_REQUEST_ID_REUSED: _ErrorReason.ValueType  # 25
+    """INVALID_ARGUMENT. A write's request_id was already used by another request, and
+    nothing was changed. Metadata: "request_id".
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed. The gRPC status code that goes with each reason and the
@@ -198,5 +202,9 @@ ERROR_REASON_CONFLICT: ErrorReason.ValueType  # 23
 ERROR_REASON_CIRCUIT_OPEN: ErrorReason.ValueType  # 24
 """UNAVAILABLE. A dependency failed or was slow again and again, so the call to it
 was not made; try again after RetryInfo. Metadata: "dependency".
+"""
+ERROR_REASON_REQUEST_ID_REUSED: ErrorReason.ValueType  # 25
+"""INVALID_ARGUMENT. A write's request_id was already used by another request, and
+nothing was changed. Metadata: "request_id".
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -967,8 +967,15 @@ class IngestRequest(_message.Message):
 
     COLLECTION_FIELD_NUMBER: _builtins.int
     DOCUMENT_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """Name of the collection."""
+    request_id: _builtins.str
+    """A UUID that the caller makes for this document, so that it may be sent again, in
+    another stream, if its acknowledgement was lost: within 24 hours (a server setting)
+    a repeated write changes nothing, not even what somebody else has written since.
+    Empty: the gateway makes one for the time of the call.
+    """
     @_builtins.property
     def document(self) -> Global___Document:
         """The document. An id that the same stream has already sent is refused with
@@ -980,10 +987,11 @@ class IngestRequest(_message.Message):
         *,
         collection: _builtins.str = ...,
         document: Global___Document | None = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["document", b"document"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "document", b"document"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "document", b"document", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1227,19 +1235,27 @@ class DeleteDocumentRequest(_message.Message):
 
     COLLECTION_FIELD_NUMBER: _builtins.int
     ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """Name of the collection."""
     id: _builtins.str
     """Identifier of the document."""
+    request_id: _builtins.str
+    """A UUID that the caller makes for this write, so that it may be sent again if its
+    response was lost: within 24 hours (a server setting) a repeated write changes
+    nothing, and returns what the first one did. Empty: the
+    gateway makes one for the time of the call.
+    """
     def __init__(
         self,
         *,
         collection: _builtins.str = ...,
         id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "id", b"id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "id", b"id", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1280,22 +1296,30 @@ class CreateCollectionRequest(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     EMBEDDING_MODEL_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name: `[a-z0-9][a-z0-9_-]{0,62}`."""
     embedding_model: _builtins.str
     """Name of the embedder's model. Empty: the embedder's default."""
     description: _builtins.str
     """Free-text note for people, at most 1,000 characters. Default empty."""
+    request_id: _builtins.str
+    """A UUID that the caller makes for this write, so that it may be sent again if its
+    response was lost: within 24 hours (a server setting) a repeated write changes
+    nothing, and returns what the first one did. Empty: the
+    gateway makes one for the time of the call.
+    """
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         embedding_model: _builtins.str = ...,
         description: _builtins.str = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "embedding_model", b"embedding_model", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "embedding_model", b"embedding_model", "name", b"name", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1436,16 +1460,24 @@ class DeleteCollectionRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name of the collection."""
+    request_id: _builtins.str
+    """A UUID that the caller makes for this write, so that it may be sent again if its
+    response was lost: within 24 hours (a server setting) a repeated write changes
+    nothing, and returns what the first one did. Empty: the
+    gateway makes one for the time of the call.
+    """
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

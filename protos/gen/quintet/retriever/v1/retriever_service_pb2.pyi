@@ -150,6 +150,7 @@ class CreateCollectionRequest(_message.Message):
     EMBEDDING_REVISION_FIELD_NUMBER: _builtins.int
     DIMENSION_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name, as in the service's comment."""
     embedding_model: _builtins.str
@@ -160,6 +161,11 @@ class CreateCollectionRequest(_message.Message):
     """Length of its vectors, 1 to 4,000."""
     description: _builtins.str
     """Free-text note for people, at most 1,000 characters. Default empty."""
+    request_id: _builtins.str
+    """A UUID that the caller makes for this write, so that it may be sent again if its
+    response was lost: within 24 hours (a server setting) a repeated write changes
+    nothing, and returns what the first one did. Empty: every call is a write.
+    """
     def __init__(
         self,
         *,
@@ -168,10 +174,11 @@ class CreateCollectionRequest(_message.Message):
         embedding_revision: _builtins.str = ...,
         dimension: _builtins.int = ...,
         description: _builtins.str = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "dimension", b"dimension", "embedding_model", b"embedding_model", "embedding_revision", b"embedding_revision", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "dimension", b"dimension", "embedding_model", b"embedding_model", "embedding_revision", b"embedding_revision", "name", b"name", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -312,16 +319,23 @@ class DeleteCollectionRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name of the collection."""
+    request_id: _builtins.str
+    """A UUID that the caller makes for this write, so that it may be sent again if its
+    response was lost: within 24 hours (a server setting) a repeated write changes
+    nothing, and returns what the first one did. Empty: every call is a write.
+    """
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -514,11 +528,19 @@ class UpsertDocumentsRequest(_message.Message):
     COLLECTION_FIELD_NUMBER: _builtins.int
     DOCUMENTS_FIELD_NUMBER: _builtins.int
     EMBEDDING_REVISION_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """Name of the collection."""
     embedding_revision: _builtins.str
     """Revision of the embedding model that made the vectors. One that is not the
     collection's is FAILED_PRECONDITION with MODEL_MISMATCH. Empty: not checked.
+    """
+    request_id: _builtins.str
+    """A UUID that the caller makes for this write, so that it may be sent again if its
+    response was lost: within 24 hours (a server setting) a repeated write changes
+    nothing, and returns what the first one did. Documents that have a
+    `content_hash` are compared by it, the others whole; a request that is not the first one
+    is refused with REQUEST_ID_REUSED. Empty: every call is a write.
     """
     @_builtins.property
     def documents(self) -> _containers.RepeatedCompositeFieldContainer[Global___DocumentInput]:
@@ -530,10 +552,11 @@ class UpsertDocumentsRequest(_message.Message):
         collection: _builtins.str = ...,
         documents: _abc.Iterable[Global___DocumentInput] | None = ...,
         embedding_revision: _builtins.str = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "documents", b"documents", "embedding_revision", b"embedding_revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "documents", b"documents", "embedding_revision", b"embedding_revision", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -733,21 +756,28 @@ class DeleteDocumentRequest(_message.Message):
 
     COLLECTION_FIELD_NUMBER: _builtins.int
     ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """Name of the collection."""
     id: _builtins.str
     """Identifier of the document. One that is not there is NOT_FOUND with
     DOCUMENT_NOT_FOUND.
     """
+    request_id: _builtins.str
+    """A UUID that the caller makes for this write, so that it may be sent again if its
+    response was lost: within 24 hours (a server setting) a repeated write changes
+    nothing, and returns what the first one did. Empty: every call is a write.
+    """
     def __init__(
         self,
         *,
         collection: _builtins.str = ...,
         id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "id", b"id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "id", b"id", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
