@@ -10,11 +10,20 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from chaos import durability, freshness, matrix, report
+from chaos import durability, freshness, matrix, report, rolling, start_order
 from chaos.suite import BrokenError, Options, Suite
 
 ROOT = Path(__file__).parent.parent.parent
-SUITES = {it.name: it for it in (freshness.SUITE, matrix.SUITE, durability.SUITE)}
+SUITES = {
+    it.name: it
+    for it in (
+        freshness.SUITE,
+        matrix.SUITE,
+        durability.SUITE,
+        rolling.SUITE,
+        start_order.SUITE,
+    )
+}
 TELL_SECONDS = 15.0
 """Time between two lines where no bar can be shown."""
 

@@ -823,9 +823,7 @@ class TestIngest:
     ) -> None:
         def acknowledge(index: int, request: pb.IngestRequest) -> pb.IngestResponse | ServiceError:
             if index == 2:
-                return ServiceError(
-                    Reason.DEPENDENCY_UNAVAILABLE, "gone", metadata={"dependency": "retriever"}
-                )
+                return ServiceError(Reason.INTERNAL, "broken")
             return created(index, request)
 
         gateway.acknowledge = acknowledge
@@ -834,7 +832,22 @@ class TestIngest:
         ran = quintet("ingest", ".")
         assert ran.status == 1
         assert "2 of 5 documents: 2 created" in ran.out
-        assert "error: gone [DEPENDENCY_UNAVAILABLE]" in ran.err
+        assert "error: broken [INTERNAL]" in ran.err
+
+    def test_a_stream_that_a_stopping_gateway_ends_is_continued_in_another(
+        self, quintet: Quintet, gateway: RecordedGateway
+    ) -> None:
+        def acknowledge(index: int, request: pb.IngestRequest) -> pb.IngestResponse | ServiceError:
+            if index == 2:
+                return ServiceError(Reason.NOT_READY, "the service is stopping")
+            return created(index, request)
+
+        gateway.acknowledge = acknowledge
+        for number in range(5):
+            Path(f"{number}.md").write_text("text")
+        ran = quintet("ingest", ".")
+        assert ran.status == 0
+        assert "5 of 5 documents: 5 created" in ran.out
 
     def test_a_folder_with_nothing_to_read_is_told(self, quintet: Quintet) -> None:
         ran = quintet("ingest", ".")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import grpc
 import psycopg
@@ -12,7 +13,6 @@ import pytest
 from support.cut_connection import proxy_to
 from support.postgres import new_database
 from support.retriever import (
-    Stub,
     create,
     document,
     failure,
@@ -29,6 +29,9 @@ from quintet_retriever.app import SERVICE
 from quintet_servicekit.channel import open_channel
 from quintet_servicekit.errors import Reason
 from quintet_servicekit.settings import ChannelSettings
+
+if TYPE_CHECKING:
+    from support.retriever import Stub
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
