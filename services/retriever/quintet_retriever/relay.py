@@ -9,6 +9,7 @@ It also prunes the changes and the request ids. Nothing waits for it, and it out
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from typing import Any
 
@@ -29,7 +30,7 @@ BATCH = 10_000
 """Rows of the outbox that are drained at once: 1 MB of news."""
 _PRUNE_SECONDS = 30.0
 _RECONNECT_SECONDS = 1.0
-"""Pause after the database failed, as long as readiness' own."""
+"""Longest pause after the database failed, as long as readiness' own."""
 
 _ACTIVE = Gauge("quintet_relay_active", "1 while this process is its database's active relay.")
 _ROWS = Gauge("quintet_outbox_rows", "Rows in the outbox at the active relay's last look.")
@@ -81,7 +82,8 @@ class Relay:
                     await self._serve(connection)
             except Exception as error:  # the service goes on, and so must its relay
                 telemetry.logger().warning("the relay waits", cause=type(error).__name__)
-            await asyncio.sleep(_RECONNECT_SECONDS)
+            # Relays that lose one server together do not come back together.
+            await asyncio.sleep(random.uniform(0.5, 1.0) * _RECONNECT_SECONDS)  # noqa: S311
 
     async def _connect(self) -> psycopg.AsyncConnection[DictRow]:
         settings = self._settings
