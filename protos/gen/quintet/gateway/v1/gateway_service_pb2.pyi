@@ -1243,8 +1243,8 @@ class DeleteDocumentRequest(_message.Message):
     request_id: _builtins.str
     """A UUID that the caller makes for this write, so that it may be sent again if its
     response was lost: within 24 hours (a server setting) a repeated write changes
-    nothing, and returns what the first one did. Empty: the
-    gateway makes one for the time of the call.
+    nothing, and returns what the first one did. Empty: the gateway makes one for the
+    time of the call.
     """
     def __init__(
         self,
@@ -1306,8 +1306,8 @@ class CreateCollectionRequest(_message.Message):
     request_id: _builtins.str
     """A UUID that the caller makes for this write, so that it may be sent again if its
     response was lost: within 24 hours (a server setting) a repeated write changes
-    nothing, and returns what the first one did. Empty: the
-    gateway makes one for the time of the call.
+    nothing, and returns what the first one did. Empty: the gateway makes one for the
+    time of the call.
     """
     def __init__(
         self,
@@ -1466,8 +1466,8 @@ class DeleteCollectionRequest(_message.Message):
     request_id: _builtins.str
     """A UUID that the caller makes for this write, so that it may be sent again if its
     response was lost: within 24 hours (a server setting) a repeated write changes
-    nothing, and returns what the first one did. Empty: the
-    gateway makes one for the time of the call.
+    nothing, and returns what the first one did. Empty: the gateway makes one for the
+    time of the call.
     """
     def __init__(
         self,
