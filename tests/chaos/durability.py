@@ -14,24 +14,19 @@ import secrets
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import grpc
 from support.stack import TestStack
 
-from chaos.inspection import Stubs, inspect, orphans
+from chaos.inspection import inspect, orphans
 from chaos.processes import family, is_backend, send
-from chaos.replicas import OPTIONS
 from chaos.report import Check
 from chaos.shelf import Shelf, Shelved
+from chaos.stack_access import dsn_of, stubs_of
 from chaos.suite import Options, Suite, Tell, own_stack
-from quintet.embedder.v1.embedder_service_pb2_grpc import EmbedderServiceStub
 from quintet.gateway.v1 import gateway_service_pb2 as pb
-from quintet.gateway.v1.gateway_service_pb2_grpc import GatewayServiceStub
-from quintet.retriever.v1.retriever_service_pb2_grpc import RetrieverServiceStub
 
 WRITERS = 4
 PAUSE_SECONDS = 0.8
@@ -81,13 +76,8 @@ async def run(
     rng = random.Random(f"{seed} durability")
     collections = [f"durable-{number}-{secrets.token_hex(4)}" for number in range(_COLLECTIONS)]
     it = Durability(Shelf(collections, rng))
-    async with AsyncExitStack() as resources:
-
-        async def channel(address: str) -> grpc.aio.Channel:
-            opened = grpc.aio.insecure_channel(address, options=OPTIONS)
-            return await resources.enter_async_context(opened)
-
-        gateway = GatewayServiceStub(await channel(stack.gateway))
+    async with stubs_of(stack) as stubs:
+        gateway = stubs.gateway
         for name in collections:
             await gateway.CreateCollection(pb.CreateCollectionRequest(name=name), timeout=30)
         over = asyncio.Event()
@@ -98,12 +88,7 @@ async def run(
             await _kill(it, stack, kills, rng, watch)
             over.set()
         await _calm(gateway, collections[0])
-        stubs = Stubs(
-            gateway,
-            RetrieverServiceStub(await channel(stack.endpoints["retriever"]["grpc"])),
-            EmbedderServiceStub(await channel(stack.endpoints["embedder"]["grpc"])),
-        )
-        it.wrong = await inspect(it.shelf, stubs, _dsn(stack))
+        it.wrong = await inspect(it.shelf, stubs, dsn_of(stack))
         it.orphans = orphans(stack)
         for name in collections:
             await gateway.DeleteCollection(pb.DeleteCollectionRequest(name=name), timeout=30)
@@ -178,12 +163,6 @@ async def _calm(gateway: Any, collection: str) -> None:
             except grpc.aio.AioRpcError:
                 pass
             await asyncio.sleep(0.2)
-
-
-def _dsn(stack: TestStack) -> str:
-    endpoint = stack.endpoints["postgres"]
-    password = Path(endpoint["password_file"]).read_text(encoding="ascii").strip()
-    return endpoint["dsn"].replace("postgresql://quintet@", f"postgresql://quintet:{password}@")
 
 
 def checks(it: Durability) -> list[Check]:

@@ -20,7 +20,7 @@ import grpc
 
 from chaos import measured as kept
 from chaos import what_is_down
-from chaos.broken_stack import FAULTS, PARTS, BrokenStack, broken_stack
+from chaos.broken_stack import DISK, FAULTS, KILLED, PARTS, BrokenStack, broken_stack
 from chaos.callers import DEADLINES, KINDS, RPCS, Callers, Seen
 from chaos.heartbeat import heartbeat
 from chaos.measured import Measured, Row
@@ -46,10 +46,7 @@ _UNFORESEEN = ("INTERNAL", "UNKNOWN")
 Cell = tuple[str, str]
 """A part and what is done to it."""
 CELLS: Sequence[Cell] = tuple(
-    (part, fault)
-    for part in PARTS
-    for fault in FAULTS
-    if fault != "out of disk" or part == PARTS[0]
+    (part, fault) for part in PARTS for fault in FAULTS if fault != DISK or part == PARTS[0]
 )
 
 
@@ -66,6 +63,7 @@ class Matrix:
         """Break a part, mend it, and return what callers saw."""
         await self._until_healthy()
         seen: list[Seen] = []
+        before = {each: self._stack.pid(each) for each in PARTS}
         async with asyncio.TaskGroup() as group:
             over = asyncio.Event()
             calling = group.create_task(self._keep_calling(seen, over, group))
@@ -80,6 +78,11 @@ class Matrix:
             await calling
         measured = _measured(part, fault, seen, ended)
         measured.wrong += await self._callers.look()
+        measured.wrong += [
+            f"{each} was started again"
+            for each in PARTS
+            if self._stack.pid(each) != before[each] and (each, KILLED) != (part, fault)
+        ]
         return measured
 
     async def _until_healthy(self) -> None:
@@ -165,7 +168,7 @@ def checks(found: Sequence[Measured], impossible: Sequence[Cell]) -> list[Check]
     ]
     wrong, unforeseen = sum(len(it.wrong) for it in found), sum(it.unforeseen for it in found)
     result += [
-        Check("successes that were neither right nor flagged", wrong, "none", not wrong),
+        Check("what was wrong: successes, documents, processes", wrong, "none", not wrong),
         Check("calls that ended as INTERNAL or UNKNOWN", unforeseen, "none", not unforeseen),
     ]
     for it in found:

@@ -36,8 +36,9 @@ process that was killed is ready again at the fault's end; nothing else was rest
   each connection is reset after 100 to 4,000 bytes of answers.
 - *out of disk*: no byte is left on the volume of PostgreSQL's data.
 
-In all {calls:,} calls: the most that one outlived its deadline by was {late:.0f} ms; successes
-that were neither right nor flagged: {wrong}; the slowest recovery: {slowest}.
+{calls:,} calls were made. The most that one outlived its deadline by: {late:.0f} ms. Successes that
+were neither right nor flagged, acknowledged documents that were lost, processes that had to be
+started again: {wrong}. The slowest recovery: {slowest}.
 """
 _TITLES = {
     "postgresql": "PostgreSQL",
