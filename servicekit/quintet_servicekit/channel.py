@@ -17,6 +17,7 @@ from prometheus_client import Counter, Histogram
 
 from quintet_servicekit import fault_injection, telemetry
 from quintet_servicekit.errors import Reason, ServiceError, from_rpc_error
+from quintet_servicekit.priority import PRIORITY_KEY, Priority, priority_now
 from quintet_servicekit.settings import ChannelSettings
 
 if TYPE_CHECKING:
@@ -198,6 +199,8 @@ class Peer:
             attributes={"rpc.system.name": "grpc", "rpc.method": full_name},
         )
         carrier: dict[str, str] = {}
+        if priority_now.get() is Priority.BULK:
+            carrier[PRIORITY_KEY] = Priority.BULK
         # Injected by hand, not by making the span current: a generator's context
         # is its consumer's, and would leak the span into it.
         inject(carrier, trace.set_span_in_context(span))

@@ -1,7 +1,7 @@
-"""The one server interceptor: span, metrics, log line and errors of every call.
+"""The one server interceptor: admission, span, metrics, log line and errors of every call.
 
-One interceptor and not four, because each costs time on every call, and because
-the four share what they tell: method, code, duration, trace id.
+One interceptor and not five, because each costs time on every call, and because
+they share what they tell: method, code, duration, trace id.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from functools import cache, partial
 from typing import Any
 
@@ -21,8 +21,10 @@ from opentelemetry.trace import SpanKind, Status, StatusCode
 from prometheus_client import Counter, Gauge, Histogram
 
 from quintet_servicekit import errors, telemetry
+from quintet_servicekit.admission import Admission, Place
 from quintet_servicekit.errors import Reason, ServiceError
 from quintet_servicekit.fault_injection import FaultInjection
+from quintet_servicekit.priority import priority_now, priority_of
 
 TRACE_ID_KEY = "quintet-trace-id"
 """Trailer with the trace's id, on every response."""
@@ -54,12 +56,20 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
 
     `is_ready` tells whether calls may reach the service. Before that they end
     with UNAVAILABLE and NOT_READY. `faults` are done to calls that ask for them.
+    `admission_of` returns what admits calls of a method, by its full name; None for one
+    that is never refused.
     """
 
-    def __init__(self, is_ready: Callable[[], bool], faults: FaultInjection | None = None) -> None:
+    def __init__(
+        self,
+        is_ready: Callable[[], bool],
+        faults: FaultInjection | None = None,
+        admission_of: Callable[[str], Admission | None] = lambda _: None,
+    ) -> None:
         self._is_ready = is_ready
         self._faults = faults
-        self._wrapped: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+        self._admission_of = admission_of
+        self._wrapped: dict[str, tuple[grpc.RpcMethodHandler[Any, Any], Admission | None]] = {}
         self._calls: set[asyncio.Task[Any] | None] = set()
         self._watches: set[asyncio.Task[Any] | None] = set()
         self._ended: set[asyncio.Task[Any] | None] = set()
@@ -90,18 +100,27 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         """Return the method's handler, wrapped once and then remembered."""
         method = handler_call_details.method
         if method in self._wrapped:
-            return self._wrapped[method]
+            wrapped, admission = self._wrapped[method]
+            if admission is None:
+                return wrapped
+            priority = priority_of(handler_call_details.invocation_metadata)
+            if not admission.is_full(priority):
+                return wrapped
+            return _refusing(admission.refusal(priority))
         handler = await continuation(handler_call_details)
         if handler is None:
             return None
         if method.startswith(_SILENT):
             return self._watched(handler) if handler.unary_stream else handler
+        name = method.lstrip("/")
+        admission = self._admission_of(name)
+        wrapped = self._wrap(name, handler, admission)
         # Only methods that exist are remembered, so callers cannot grow the dict.
-        self._wrapped[method] = self._wrap(method.lstrip("/"), handler)
-        return self._wrapped[method]
+        self._wrapped[method] = wrapped, admission
+        return wrapped
 
     def _wrap(
-        self, method: str, handler: grpc.RpcMethodHandler[Any, Any]
+        self, method: str, handler: grpc.RpcMethodHandler[Any, Any], admission: Admission | None
     ) -> grpc.RpcMethodHandler[Any, Any]:
         make = {
             (False, False): grpc.unary_unary_rpc_method_handler,
@@ -125,8 +144,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             with call.observed():
                 self._calls.add(task := asyncio.current_task())
                 try:
-                    self._admit()
-                    return await behaviour(_checked(request), context)
+                    self._check_ready()
+                    async with _place(admission, context):
+                        return await behaviour(_checked(request), context)
                 except asyncio.CancelledError as error:
                     failure = call.failure(self._stopping(error))
                 except Exception as error:
@@ -140,12 +160,16 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             with call.observed():
                 self._calls.add(task := asyncio.current_task())
                 try:
-                    self._admit()
+                    self._check_ready()
                     # Written here and not yielded: a caller who leaves cancels this
                     # very task, so the service's generator is closed at once, and
                     # not when the garbage collector comes by.
-                    async with aclosing(behaviour(_checked(request), context)) as responses:
+                    async with (
+                        _place(admission, context) as place,
+                        aclosing(behaviour(_checked(request), context)) as responses,
+                    ):
                         async for response in responses:
+                            place.answered()
                             await context.write(response)
                     return
                 except asyncio.CancelledError as error:
@@ -188,9 +212,46 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         task.uncancel()
         return ServiceError(Reason.NOT_READY, "the service is stopping; repeat the call")
 
-    def _admit(self) -> None:
+    def _check_ready(self) -> None:
         if not self._is_ready():
             raise ServiceError(Reason.NOT_READY, "the service is starting", retry_after=1.0)
+
+
+@asynccontextmanager
+async def _place(admission: Admission | None, context: Context) -> AsyncIterator[Place]:
+    """Hold the place of a call, and pass its priority on to those that it makes."""
+    priority = priority_of(context.invocation_metadata())
+    # Each call has a context of its own: nothing to reset.
+    priority_now.set(priority)
+    if admission is None:
+        yield Place.unlimited()
+        return
+    async with admission.place(priority, context.time_remaining()) as place:
+        yield place
+
+
+def _refusing(error: ServiceError) -> grpc.RpcMethodHandler[Any, Any]:
+    """Return a handler that ends a call of whatever method with the error.
+
+    It is one of streams, because then gRPC reads no request: a refusal costs a
+    fourth of the least call, and no span.
+    """
+
+    async def refuse(_: Any, context: Context) -> None:
+        await context.abort(error.code, error.message, _trailers(error))
+
+    return grpc.stream_stream_rpc_method_handler(refuse)
+
+
+def _trailers(error: ServiceError) -> tuple[tuple[str, str | bytes], ...]:
+    """Return the error's details and, for clients that retry on their own, when to."""
+    details = (errors.DETAILS_KEY, errors.to_status(error).SerializeToString())
+    if error.reason is Reason.CIRCUIT_OPEN:
+        # Else the caller's channel would try again at once what is refused for a while.
+        return details, (PUSHBACK_KEY, "-1")
+    if error.reason is Reason.OVERLOADED and error.retry_after is not None:
+        return details, (PUSHBACK_KEY, str(max(1, round(error.retry_after * 1000))))
+    return (details,)
 
 
 class _Malformed:
@@ -311,16 +372,8 @@ class _Call:
 
     async def abort(self, error: ServiceError) -> None:
         """End the call with the error's status, details and the trace's id."""
-        # Else the caller's channel would try again at once what is refused for a while.
-        pushback = ((PUSHBACK_KEY, "-1"),) if error.reason is Reason.CIRCUIT_OPEN else ()
         await self._context.abort(
-            error.code,
-            error.message,
-            (
-                (errors.DETAILS_KEY, errors.to_status(error).SerializeToString()),
-                (TRACE_ID_KEY, self._trace_id),
-                *pushback,
-            ),
+            error.code, error.message, ((TRACE_ID_KEY, self._trace_id), *_trailers(error))
         )
 
 

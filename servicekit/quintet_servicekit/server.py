@@ -22,6 +22,7 @@ from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
 
 from quintet_servicekit import telemetry
+from quintet_servicekit.admission import Admission
 from quintet_servicekit.fault_injection import FaultInjection
 from quintet_servicekit.interceptor import CallInterceptor
 from quintet_servicekit.settings import ServiceSettings
@@ -34,7 +35,9 @@ class Application:
     `service` is its full protobuf name; `register` adds its servicer to a
     server; `warm_up` loads what is slow (it may raise: the process then ends
     with status 1); `check` raises while a dependency does not answer.
-    `more_services` names what `register` adds beside it.
+    `more_services` names what `register` adds beside it. `unlimited_methods` names
+    methods of its own that are answered however much there is to do: those that tell
+    how it is, and streams of which each document is a call of its own.
     """
 
     service: str
@@ -42,6 +45,7 @@ class Application:
     warm_up: Callable[[], Awaitable[None]]
     check: Callable[[], Awaitable[None]]
     more_services: tuple[str, ...] = ()
+    unlimited_methods: frozenset[str] = frozenset()
 
     @property
     def services(self) -> tuple[str, ...]:
@@ -98,12 +102,23 @@ class RunningServer:
         self._warm = False
         self._serving = asyncio.Event()
         self._health = HealthServicer()
+        admission = Admission(settings.admission, most=settings.max_concurrent_calls)
+
+        def admission_of(method: str) -> Admission | None:
+            service, _, name = method.rpartition("/")
+            limited = service == application.service and name not in application.unlimited_methods
+            return admission if limited else None
+
         self._interceptor = CallInterceptor(
-            lambda: self._warm, FaultInjection() if settings.fault_injection else None
+            lambda: self._warm,
+            FaultInjection() if settings.fault_injection else None,
+            admission_of,
         )
         self._server = grpc.aio.server(
             interceptors=[self._interceptor],
-            maximum_concurrent_rpcs=settings.max_concurrent_calls,
+            # Of those beyond the limit some are being refused, wait in line, or are not
+            # limited. What gRPC itself refuses gets no advice when to try again.
+            maximum_concurrent_rpcs=2 * settings.max_concurrent_calls,
             options=[
                 ("grpc.max_receive_message_length", settings.max_message_bytes),
                 ("grpc.max_send_message_length", settings.max_message_bytes),

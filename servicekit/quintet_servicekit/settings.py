@@ -12,6 +12,29 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
+class AdmissionSettings(BaseModel):
+    """How many calls are worked on at once. Part of a service's own settings."""
+
+    model_config = ConfigDict(frozen=True)
+
+    least_calls: int = Field(64, ge=1, le=100_000)
+    """Calls that are always admitted, whatever they take. Behind a gateway many: what it
+    has begun is better ended, and it refuses its callers first."""
+    patience_seconds: float = Field(30.0, gt=0, le=3600)
+    """Deadline that is assumed of a caller who gave none, or a later one."""
+    bulk_share: float = Field(0.25, gt=0, le=1)
+    """Share of the limit that bulk calls may have."""
+    bulk_calls: int = Field(64, ge=1, le=100_000)
+    """Most bulk calls under way at once, whatever the limit."""
+    bulk_waiting: int = Field(256, ge=0, le=100_000)
+    """Bulk calls that may wait in line; more are refused."""
+    bulk_wait_seconds: float = Field(30.0, gt=0, le=3600)
+    """Longest wait in line."""
+    retry_seconds: float = Field(0.2, gt=0, le=60)
+    """When a refused caller is told to try again, on average: from half of it to half as
+    much again, so that those who are refused together do not come back together."""
+
+
 class ServiceSettings(BaseSettings):
     """Where a service listens, how it logs and drains, and its bounds."""
 
@@ -53,7 +76,10 @@ class ServiceSettings(BaseSettings):
     """Largest message that is received. 16 MiB holds 256 chunks of 20,000
     characters with their vectors, with room to spare."""
     max_concurrent_calls: int = Field(512, ge=1, le=100_000)
-    """Calls in flight beyond which gRPC answers RESOURCE_EXHAUSTED at once."""
+    """Most calls in flight, whatever the adaptive limit finds; one more is OVERLOADED."""
+    admission: AdmissionSettings = AdmissionSettings()
+    """How many of them are worked on at once when callers begin to wait, for instance
+    `QUINTET_TOKENIZER_ADMISSION__LEAST_CALLS`."""
 
     fault_injection: bool = False
     """Whether callers may have faults done to their own calls (docs/game-days.md). Off:

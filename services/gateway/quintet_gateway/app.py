@@ -35,6 +35,8 @@ from quintet_servicekit.epochs import EpochNews, EpochWatch, open_watch
 from quintet_servicekit.server import Application
 
 SERVICE = "quintet.gateway.v1.GatewayService"
+UNLIMITED = frozenset({"GetStatus", "GetCacheStats", "ExplainCache", "PurgeCache", "Ingest"})
+"""What operators ask, and a stream that bounds its documents itself."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,7 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
             warm_up=warm_up,
             check=check,
             more_services=(CACHE_SERVICE,),
+            unlimited_methods=UNLIMITED,
         )
 
 

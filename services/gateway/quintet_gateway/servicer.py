@@ -24,6 +24,7 @@ from quintet_gateway.ingest_stream import IngestStream, StreamLimits
 from quintet_gateway.searching import Query, Searcher
 from quintet_gateway.status import status_of
 from quintet_servicekit.deadline import Deadline
+from quintet_servicekit.priority import Priority, priority_now
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -111,6 +112,8 @@ class GatewayServicer(GatewayServiceServicer):
     async def Ingest(
         self, request_iterator: AsyncIterator[pb.IngestRequest], context: Context
     ) -> AsyncGenerator[pb.IngestResponse]:
+        # Documents can wait, whatever the caller says; a person who asks cannot.
+        priority_now.set(Priority.BULK)
         deadline = Deadline.of_call(context, default=float("inf"))
         stream = IngestStream(self._ingester, self._stream_limits, deadline)
         async with aclosing(stream.acknowledgements(request_iterator)) as responses:

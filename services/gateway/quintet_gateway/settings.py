@@ -7,7 +7,7 @@ from pydantic_settings import SettingsConfigDict
 
 from quintet_servicekit.breaker_policy import BreakerSettings
 from quintet_servicekit.cache import CacheSettings
-from quintet_servicekit.settings import ChannelSettings, ServiceSettings
+from quintet_servicekit.settings import AdmissionSettings, ChannelSettings, ServiceSettings
 
 MIB = 2**20
 
@@ -28,8 +28,12 @@ class Settings(ServiceSettings):
     one that is too large is refused by name and not by the transport."""
 
     max_concurrent_calls: int = Field(2_048, ge=1, le=100_000)
-    """Calls in flight beyond which gRPC answers RESOURCE_EXHAUSTED at once. More than a
-    service's own: equal questions wait here together for one answer."""
+    """Most calls in flight, whatever the adaptive limit finds. More than a service's own:
+    equal questions wait here together for one answer."""
+
+    admission: AdmissionSettings = AdmissionSettings(least_calls=16)
+    """How many of them are worked on at once when callers begin to wait. At least 16 keep
+    two cores busy, and are more than a light load has under way while a service hangs."""
 
     tokenizer_address: str = "localhost:50051"
     """Address of the tokenizer: "host:port" or a gRPC name ("dns:///tokenizer:50051")."""
