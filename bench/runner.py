@@ -30,6 +30,7 @@ NAMES = (
     "caches",
     "answers",
     "freshness",
+    "overload",
 )
 """Modules of this package with an `async def bench(run: Run) -> list[Figure]`."""
 

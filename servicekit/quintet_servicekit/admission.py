@@ -8,7 +8,6 @@ turned away. docs/overload.md tells it for operators.
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections import deque
 from collections.abc import AsyncIterator
@@ -120,9 +119,10 @@ class Admission:
                 waiting=len(self._line),
             )
             self._logged_at, self._unlogged = now, 0
-        retry_after = self._settings.retry_seconds * random.uniform(0.5, 1.5)  # noqa: S311
         return ServiceError(
-            Reason.OVERLOADED, "the service has as much to do as it can", retry_after=retry_after
+            Reason.OVERLOADED,
+            "the service has as much to do as it can",
+            retry_after=self._settings.retry_seconds,
         )
 
     @asynccontextmanager

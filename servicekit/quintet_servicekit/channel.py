@@ -17,6 +17,7 @@ from prometheus_client import Counter, Histogram
 
 from quintet_servicekit import fault_injection, telemetry
 from quintet_servicekit.errors import Reason, ServiceError, from_rpc_error
+from quintet_servicekit.hedging import Hedging
 from quintet_servicekit.priority import PRIORITY_KEY, Priority, priority_now
 from quintet_servicekit.settings import ChannelSettings
 
@@ -46,8 +47,9 @@ def open_channel(
 
     Calls are spread over all addresses of the name that report themselves
     SERVING, or over all that answer where `only_healthy` is false: for a caller
-    who wants to be told why a service is not ready. A call that ends UNAVAILABLE
-    before its first response is tried again, while retries are a small share of
+    who wants to be told why a service is not ready. A call that ends UNAVAILABLE or
+    RESOURCE_EXHAUSTED before its first response is tried again, when the service says in
+    `grpc-retry-pushback-ms` or else after a moment, while retries are a small share of
     all calls.
     """
     config = {
@@ -62,7 +64,7 @@ def open_channel(
                     "initialBackoff": "0.05s",
                     "maxBackoff": "1s",
                     "backoffMultiplier": 2,
-                    "retryableStatusCodes": ["UNAVAILABLE"],
+                    "retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED"],
                 },
             }
         ]
@@ -94,13 +96,20 @@ class Peer:
 
     `name` is its short name ("embedder"), `service` its full protobuf name. Every call
     is made inside `breaker`, where there is one, and raises CIRCUIT_OPEN while it is
-    open.
+    open. `hedging` makes second attempts, but not in bulk.
     """
 
-    def __init__(self, name: str, service: str, breaker: Breaker | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        service: str,
+        breaker: Breaker | None = None,
+        hedging: Hedging | None = None,
+    ) -> None:
         self.name = name
         self._service = service
         self._breaker = breaker
+        self._hedging = hedging
 
     async def unary(
         self,
@@ -116,7 +125,13 @@ class Peer:
         transport's failure means.
         """
         with self._guarded(timeout), self._observed(method) as metadata:
-            return await call(request, timeout=timeout, metadata=metadata)
+
+            async def attempt(passed: float = 0.0) -> Response:
+                return await call(request, timeout=timeout - passed, metadata=metadata)
+
+            if self._hedging is None or priority_now.get() is Priority.BULK:
+                return await attempt()
+            return await self._hedging.first(method, attempt)
 
     async def stream(
         self,

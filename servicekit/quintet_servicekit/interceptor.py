@@ -7,6 +7,7 @@ they share what they tell: method, code, duration, trace id.
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager
@@ -250,7 +251,9 @@ def _trailers(error: ServiceError) -> tuple[tuple[str, str | bytes], ...]:
         # Else the caller's channel would try again at once what is refused for a while.
         return details, (PUSHBACK_KEY, "-1")
     if error.reason is Reason.OVERLOADED and error.retry_after is not None:
-        return details, (PUSHBACK_KEY, str(max(1, round(error.retry_after * 1000))))
+        # Those who are refused together shall not come back together.
+        pause = error.retry_after * random.uniform(0.5, 1.5)  # noqa: S311
+        return details, (PUSHBACK_KEY, str(max(1, round(pause * 1000))))
     return (details,)
 
 

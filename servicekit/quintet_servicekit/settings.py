@@ -31,8 +31,8 @@ class AdmissionSettings(BaseModel):
     bulk_wait_seconds: float = Field(30.0, gt=0, le=3600)
     """Longest wait in line."""
     retry_seconds: float = Field(0.2, gt=0, le=60)
-    """When a refused caller is told to try again, on average: from half of it to half as
-    much again, so that those who are refused together do not come back together."""
+    """When a refused caller is told to try again. A client that retries on its own is told
+    half to half as much again of it, so that not all come back together."""
 
 
 class ServiceSettings(BaseSettings):
@@ -97,7 +97,12 @@ class ChannelSettings(BaseModel):
     """Longest pause between attempts to connect. gRPC's own two minutes would
     outlast every deadline after a restart."""
     max_attempts: int = Field(3, ge=1, le=5)
-    """Attempts of a call that ends UNAVAILABLE before its first response."""
+    """Attempts of a call that ends UNAVAILABLE, or is refused with RESOURCE_EXHAUSTED,
+    before its first response."""
     max_message_bytes: int = Field(64 * 2**20, ge=2**10, le=2**30)
     """Largest message that is sent or received: the largest document with its chunks
     and vectors."""
+    hedging_ratio: float = Field(0.0, ge=0, le=1)
+    """Share of calls that only read for which a second attempt may be made when the first
+    takes unusually long; 0: none. It helps where a service has several replicas of which
+    one is slow at times; with one replica it only adds load."""

@@ -136,7 +136,7 @@ async def test_what_is_too_much_is_refused_with_the_time_to_come_back() -> None:
         assert info.reason == "OVERLOADED"
         trailers = dict(cast(Any, error.trailing_metadata() or ()))
         pushbacks.append(int(trailers["grpc-retry-pushback-ms"]))
-        assert pushbacks[-1] == retry.retry_delay.ToMilliseconds()
+        assert retry.retry_delay.ToMilliseconds() == 200
     assert all(100 <= pushback <= 300 for pushback in pushbacks)
     assert len(set(pushbacks)) > 1
     assert servicer.most == 4

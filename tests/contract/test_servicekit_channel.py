@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -22,6 +23,7 @@ from quintet_servicekit.breaker import Breaker
 from quintet_servicekit.breaker_policy import BreakerSettings
 from quintet_servicekit.channel import Peer, open_channel
 from quintet_servicekit.errors import Reason, ServiceError
+from quintet_servicekit.hedging import LEAST_CALLS, Hedging
 from quintet_servicekit.server import Application, RunningServer
 from quintet_servicekit.settings import ChannelSettings, ServiceSettings
 
@@ -35,14 +37,22 @@ class Replica(TokenizerServiceServicer):
         self.name = name
         self.reason = Reason.DEPENDENCY_UNAVAILABLE
         self.healthy = True
+        self.retry_after = 0.01
+        self.pause = 0.0
+        self.idle = asyncio.Event()
         self.failures = 0
         self.calls = 0
 
     async def Count(self, request: pb.CountRequest, context: Any) -> pb.CountResponse:
         self.calls += 1
+        self.idle.clear()
+        try:
+            await asyncio.sleep(self.pause)
+        finally:
+            self.idle.set()
         if self.failures:
             self.failures -= 1
-            raise ServiceError(self.reason, "not now", retry_after=0.01)
+            raise ServiceError(self.reason, "not now", retry_after=self.retry_after)
         return pb.CountResponse(model=self.name)
 
     async def check(self) -> None:
@@ -182,6 +192,67 @@ async def test_retries_stop_when_they_are_a_large_share_of_all_calls() -> None:
                 await count(stub)
     # Without throttling there would be 90.
     assert replica.calls < 55
+
+
+async def test_a_refused_call_is_tried_again_when_the_service_says_so() -> None:
+    async with (
+        replicas("a") as ((replica,), target),
+        open_channel(target, SERVICE, ChannelSettings(max_attempts=3)) as channel,
+    ):
+        replica.failures, replica.reason, replica.retry_after = 1, Reason.OVERLOADED, 1.0
+        began = time.monotonic()
+        assert await count(TokenizerServiceStub(channel)) == "a"
+        # The channel's own pause would be at most 0.06 s.
+        assert time.monotonic() - began >= 0.45
+        assert replica.calls == 2
+
+
+async def test_retries_do_not_multiply_what_a_service_refuses() -> None:
+    calls = 200
+    async with (
+        replicas("a") as ((replica,), target),
+        open_channel(target, SERVICE, ChannelSettings(max_attempts=5)) as channel,
+    ):
+        stub = TokenizerServiceStub(channel)
+        replica.failures, replica.reason = 10**6, Reason.OVERLOADED
+        for _ in range(calls):
+            with pytest.raises(ServiceError) as caught:
+                await count(stub)
+            assert caught.value.reason is Reason.OVERLOADED
+        # The tokens that a channel begins with pay for ten failures, and none come back.
+        assert replica.calls <= calls + 10
+        at_first = replica.calls
+        for _ in range(calls):
+            replica.failures = 0
+            await count(stub)
+            replica.failures = 10**6
+            with pytest.raises(ServiceError):
+                await count(stub)
+        # A tenth of a token comes back with each success: retries are a tenth of them.
+        assert replica.calls - at_first <= 2 * calls + 0.1 * calls
+
+
+async def test_a_call_to_a_slow_replica_is_answered_by_another() -> None:
+    hedging = Hedging(SERVICE, frozenset({"Count"}), ratio=1.0)
+    peer = Peer("tokenizer", SERVICE, hedging=hedging)
+    async with (
+        replicas("slow", "quick") as ((slow, _), target),
+        open_channel(target, SERVICE, ChannelSettings()) as channel,
+    ):
+        stub = TokenizerServiceStub(channel)
+
+        async def answered() -> str:
+            response = await peer.unary("Count", stub.Count, pb.CountRequest(), timeout=20)
+            return str(response.model)
+
+        async with asyncio.timeout(20):
+            while len({await answered() for _ in range(10)}) < 2:
+                pass
+            for _ in range(LEAST_CALLS):
+                await answered()
+            slow.pause = 30.0
+            assert {await answered() for _ in range(6)} == {"quick"}
+            await asyncio.wait_for(slow.idle.wait(), 5)
 
 
 async def test_a_service_that_nobody_runs_is_unavailable_at_once() -> None:

@@ -23,6 +23,7 @@ from quintet_servicekit.breaker_policy import BreakerSettings, Outcome, outcome_
 from quintet_servicekit.cache_service import SERVICE as CACHE_SERVICE
 from quintet_servicekit.channel import Peer, open_channel
 from quintet_servicekit.errors import Reason, ServiceError
+from quintet_servicekit.hedging import Hedging
 from quintet_servicekit.settings import ChannelSettings
 
 if TYPE_CHECKING:
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from quintet.generator.v1.generator_service_pb2_grpc import GeneratorServiceAsyncStub
     from quintet.retriever.v1.retriever_service_pb2_grpc import RetrieverServiceAsyncStub
     from quintet.tokenizer.v1.tokenizer_service_pb2_grpc import TokenizerServiceAsyncStub
+
+HEDGED = frozenset({"Count", "Embed", "Search"})
+"""Methods of which there may be a second attempt: they only read, and take little."""
 
 HEALTH_SECONDS = 1.0
 """How long a service may take to say how it is."""
@@ -44,7 +48,10 @@ class Connection:
     ) -> None:
         self.service = f"quintet.{name}.v1.{name.capitalize()}Service"
         self.breaker = Breaker(name, breaker, classify=partial(_outcome_of, name))
-        self.peer = Peer(name, self.service, self.breaker)
+        hedging = None
+        if settings.hedging_ratio:
+            hedging = Hedging(self.service, HEDGED, ratio=settings.hedging_ratio)
+        self.peer = Peer(name, self.service, self.breaker, hedging)
         # What operators ask of a cache tells nothing of the calls that questions make.
         self.cache_peer = Peer(name, CACHE_SERVICE)
         self.channel = open_channel(address, self.service, settings)
