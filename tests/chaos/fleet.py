@@ -84,13 +84,14 @@ async def fleet_over(stack: TestStack, *, beside: bool = False) -> AsyncIterator
                     settings=LocalSettings(),
                 )
                 resources.callback(service.close)
-                replica = Replica(name, service)
-                resources.push_async_callback(replica.stop)
-                fleet.replicas.append(replica)
+                fleet.replicas.append(Replica(name, service))
             # Those that come later, the gateways last, find the others by it.
             variables[f"QUINTET_GATEWAY_{name.upper()}_ADDRESS"] = fleet.target(name)
-        await asyncio.gather(*(replica.start() for replica in fleet.replicas))
-        yield fleet
+        try:
+            await asyncio.gather(*(replica.start() for replica in fleet.replicas))
+            yield fleet
+        finally:
+            await asyncio.gather(*(replica.stop() for replica in fleet.replicas))
 
 
 def _database_url(stack: TestStack) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 import grpc
 from support.stack import TestStack
 
-from chaos.fleet import Fleet, fleet_over
+from chaos.fleet import Replica, fleet_over
 from chaos.report import Check
 from chaos.suite import Options, Suite, Tell, own_stack
 from quintet.gateway.v1 import gateway_service_pb2 as pb
@@ -138,20 +138,22 @@ class Load:
 async def roll(stack: TestStack, tell: Tell, rounds: int, *, beside: bool = False) -> Tally:
     """Restart each replica `rounds` times in turn, one at a time, under load.
 
-    With `beside` the stack's own are the other replicas, and are left alone.
+    With `beside` the stack's own are the other replicas, and are left alone, as is the
+    second gateway.
     """
     tally = Tally()
     async with fleet_over(stack, beside=beside) as fleet:
+        chosen = (fleet.replicas[:-1] if beside else fleet.replicas) * rounds
         channel = open_channel(fleet.target("gateway"), GATEWAY, ChannelSettings())
         stub = GatewayServiceStub(channel)
         try:
-            await _roll(fleet, stub, tally, tell, rounds)
+            await _roll(chosen, stub, tally, tell)
         finally:
             await channel.close(None)
     return tally
 
 
-async def _roll(fleet: Fleet, stub: Any, tally: Tally, tell: Tell, rounds: int) -> None:
+async def _roll(chosen: Sequence[Replica], stub: Any, tally: Tally, tell: Tell) -> None:
     collection = f"rolling-{uuid.uuid4().hex[:8]}"
     await stub.CreateCollection(pb.CreateCollectionRequest(name=collection), wait_for_ready=True)
     load = Load(stub, collection, tally)
@@ -162,7 +164,6 @@ async def _roll(fleet: Fleet, stub: Any, tally: Tally, tell: Tell, rounds: int) 
         )
         async for response in stub.Ingest(iter([request])):
             assert response.HasField("ingested"), response
-    chosen = fleet.replicas * rounds
     callers = [asyncio.create_task(load.caller(call)) for call in load.calls]
     try:
         for done, replica in enumerate(chosen):
@@ -178,12 +179,17 @@ async def _roll(fleet: Fleet, stub: Any, tally: Tally, tell: Tell, rounds: int) 
     for it in ended:
         if not isinstance(it, asyncio.CancelledError):
             raise it if isinstance(it, BaseException) else AssertionError("a caller ended")
-    for identifier, content in tally.acknowledged.items():
-        found = await stub.GetDocument(
-            pb.GetDocumentRequest(collection=collection, id=identifier, include_content=True)
-        )
-        if found.document.content != content:
-            tally.lost.append(identifier)
+    ids = sorted(tally.acknowledged)
+    for start in range(0, len(ids), 32):
+        some = ids[start : start + 32]
+        requests = [
+            pb.GetDocumentRequest(collection=collection, id=it, include_content=True) for it in some
+        ]
+        reads = await asyncio.gather(*map(stub.GetDocument, requests), return_exceptions=True)
+        for identifier, read in zip(some, reads, strict=True):
+            missing = isinstance(read, BaseException)
+            if missing or read.document.content != tally.acknowledged[identifier]:
+                tally.lost.append(identifier)
     await stub.DeleteCollection(pb.DeleteCollectionRequest(name=collection))
 
 
