@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from pydoc_data.topics import topics
 from typing import Any
 
@@ -158,8 +159,10 @@ async def test_a_refused_document_does_not_end_the_stream(stack: TestStack) -> N
         pb.Document(id="good", content="The same id again."),
         pb.Document(id="", content="No id."),
         pb.Document(id="huge", content="x" * 50_000_000),
+        pb.Document(id="infinite", content="Metadata that JSON cannot say."),
         pb.Document(id="last", content="Last text."),
     ]
+    documents[-2].metadata.update({"a": [{"b": math.inf}]})
     async with gateway_stub(stack.gateway) as stub, new_collection(stub) as name:
         responses = await ingest(stub, name, documents)
         listed = await stub.ListDocuments(pb.ListDocumentsRequest(collection=name))
@@ -176,6 +179,7 @@ async def test_a_refused_document_does_not_end_the_stream(stack: TestStack) -> N
         "DUPLICATE_ID",
         "INVALID_FIELD",
         "INPUT_TOO_LONG",
+        "INVALID_FIELD",
         "ingested",
     ]
     assert [document.id for document in listed.documents] == ["good", "last"]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
+import struct
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -206,6 +208,37 @@ async def test_what_does_not_concern_the_hits_leaves_them_unchanged(
     assert decode_token(name, later.consistency_token) == epoch
     assert later.state != first.state
     assert (await search(stub, name, known_state=later.state, **query)).unchanged
+
+
+HEAD = struct.Struct(">B16sQQddB")
+"""As `search_state` has it: version, digest, epoch, floors, bytes of a document key."""
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        *({"number": number} for number in (0, LAST, 2**63, 2**64 - 1)),
+        *({"floor": floor} for floor in (math.nan, math.inf)),
+        {"keys": b"\xff" * 8, "width": 8},
+        {"keys": b"", "width": 1},
+    ],
+    ids=str,
+)
+async def test_a_state_that_a_caller_made_up_is_searched_anew_or_is_none(
+    stub: Stub, name: str, state: dict[str, Any]
+) -> None:
+    await write(stub, name, *spread(30))
+    query = QUERIES["hybrid"]
+    first = await search(stub, name, **query)
+    version, digest, collection, number, dense, _, width = HEAD.unpack_from(first.state)
+    floor = state.get("floor", dense)
+    head = HEAD.pack(
+        version, digest, collection, state.get("number", number), floor, floor,
+        state.get("width", width),
+    )  # fmt: skip
+    forged = head + state.get("keys", first.state[HEAD.size :])
+    response = await search(stub, name, known_state=forged, **query)
+    assert response.unchanged or [it.text for it in response.hits] == [it.text for it in first.hits]
 
 
 @pytest.mark.parametrize("mode", QUERIES)

@@ -5,6 +5,10 @@ Names, filters and page tokens are the retriever's to check: it knows their rule
 
 from __future__ import annotations
 
+import math
+
+from google.protobuf import struct_pb2
+
 from quintet.gateway.v1 import gateway_service_pb2 as pb
 from quintet.tokenizer.v1 import tokenizer_service_pb2 as tokenizer_pb
 from quintet_servicekit.validation import Checks
@@ -69,8 +73,22 @@ def document(request: pb.IngestRequest, *, max_chars: int) -> None:
         checks.refuse("document.format", "is no format that this server knows")
     if request.document.metadata.ByteSize() > MAX_METADATA_BYTES:
         checks.refuse("document.metadata", f"must have at most {MAX_METADATA_BYTES} bytes")
+    elif not all(map(_is_json, request.document.metadata.fields.values())):
+        checks.refuse("document.metadata", "must hold finite numbers")
     checks.request_id("request_id", request.request_id)
     checks.done()
+
+
+def _is_json(value: struct_pb2.Value) -> bool:
+    """Whether JSON can say the value: it has no infinity and no NaN."""
+    match value.WhichOneof("kind"):
+        case "number_value":
+            return math.isfinite(value.number_value)
+        case "struct_value":
+            return all(map(_is_json, value.struct_value.fields.values()))
+        case "list_value":
+            return all(map(_is_json, value.list_value.values))
+    return True
 
 
 def collection(request: pb.CreateCollectionRequest) -> None:

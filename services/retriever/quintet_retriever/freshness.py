@@ -49,7 +49,7 @@ told AS MATERIALIZED (
 rewritten AS MATERIALIZED (SELECT array(SELECT DISTINCT document_key FROM changed) AS keys)
 SELECT now.epoch, CASE
     WHEN now.epoch = {since} THEN TRUE
-    WHEN now.epoch NOT BETWEEN {since} AND {since} + {most} THEN FALSE
+    WHEN now.epoch - {since} NOT BETWEEN 0 AND {most} THEN FALSE
     WHEN (SELECT changes FROM told) <> now.epoch - {since} THEN FALSE
     WHEN (SELECT touched FROM told) THEN FALSE
     WHEN (SELECT sum(chunk_count) FROM {document}

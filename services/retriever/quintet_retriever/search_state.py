@@ -12,7 +12,7 @@ import struct
 import numpy as np
 
 from quintet_retriever.models import Mode, SearchRequest, SearchState
-from quintet_servicekit.consistency import Epoch
+from quintet_servicekit.consistency import LAST, Epoch
 
 MAX_STATE_BYTES = 16 * 1024
 """Bound by the contract. Two lists of 1,000 candidates, the largest setting, fit."""
@@ -62,4 +62,7 @@ def decode_state(data: bytes, digest: bytes) -> SearchState | None:
     keys = np.zeros((packed.size // width, _KEY_BYTES), dtype=np.uint8)
     keys[:, :width] = packed.reshape(-1, width)
     documents = tuple(keys.view("<u8").ravel().tolist())
+    # The digest is of the request alone, and no secret: the rest may be made up.
+    if max(number, *documents, 0) > LAST:
+        return None
     return SearchState(Epoch(collection, number), dense, lexical, documents)
