@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from chaos import durability, freshness, matrix, report, rolling, start_order
+from chaos.fuzz import suite as fuzz
 from chaos.suite import BrokenError, Options, Suite
 
 ROOT = Path(__file__).parent.parent.parent
@@ -22,6 +23,7 @@ SUITES = {
         durability.SUITE,
         rolling.SUITE,
         start_order.SUITE,
+        fuzz.SUITE,
     )
 }
 TELL_SECONDS = 15.0

@@ -1,0 +1,1 @@
+"""Every RPC with random and mutated messages, metadata and streams; `suite` says what for."""
