@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import Any
 
 from quintet_generator.engine import Backend
+from quintet_generator.evidence import EvidenceBackend
 from quintet_generator.extractive import ExtractiveBackend
 from quintet_generator.models import Passage, Query, TextDelta
 from quintet_generator.openvino_backend import OpenVinoBackend
@@ -39,9 +40,9 @@ from quintet_generator.prompts import Templates
 from quintet_generator.relevance import ranked
 from quintet_generator.settings import GeneratorSettings
 from quintet_generator.transformers_backend import TransformersBackend
-from quintet_generator.words import stems
 from quintet_servicekit.executor import BoundedExecutor
 from quintet_servicekit.server import set_threads
+from quintet_servicekit.words import stems
 
 PASSAGES = 3
 MAX_TOKENS = 64
@@ -66,6 +67,7 @@ class Score:
     questions: int
     contained: float
     f1: float
+    exact: float
     words: float
     seconds: float
 
@@ -87,6 +89,11 @@ def token_f1(answer: str, reference: str) -> float:
     given, wanted = normalised(answer).split(), normalised(reference).split()
     common = sum((Counter(given) & Counter(wanted)).values())
     return 2 * common / (len(given) + len(wanted)) if common else 0.0
+
+
+def is_exact(answer: str, references: Sequence[str]) -> bool:
+    """Tell whether the answer is a reference, normalised."""
+    return normalised(answer) in {normalised(it) for it in references}
 
 
 class Bm25:
@@ -161,6 +168,7 @@ def scored(questions: Sequence[Question], answers: Sequence[str], seconds: float
         n,
         sum(contains(answer, it.answers) for it, answer in pairs) / n,
         sum(max(token_f1(answer, ref) for ref in it.answers) for it, answer in pairs) / n,
+        sum(is_exact(answer, it.answers) for it, answer in pairs) / n,
         sum(len(answer.split()) for answer in answers) / n,
         seconds / n,
     )
@@ -177,7 +185,7 @@ def row(name: str, score: Score) -> None:
     """Print a line of the table."""
     print(
         f"{name:<44}{score.questions:>6}{score.contained:>11.1%}{score.f1:>8.3f}"
-        f"{score.words:>8.1f}{score.seconds:>9.3f}",
+        f"{score.exact:>8.1%}{score.words:>8.1f}{score.seconds:>9.3f}",
         flush=True,
     )
 
@@ -197,7 +205,7 @@ async def main() -> None:
     extractive = ExtractiveBackend(executors[0], sentences=settings.extractive_sentences)
     found = sum(it.gold_found for it in questions) / len(questions)
     print(f"paragraph with the answer among the {PASSAGES} given: {found:.1%}\n")
-    print(f"{'':<44}{'n':>6}{'contained':>11}{'F1':>8}{'words':>8}{'s each':>9}")
+    print(f"{'':<44}{'n':>6}{'contained':>11}{'F1':>8}{'EM':>8}{'words':>8}{'s each':>9}")
     parts: list[tuple[str, Callable[[Question], bool]]] = [
         ("all", lambda _: True),
         ("fitted half", lambda it: not it.held_out),
@@ -217,6 +225,11 @@ async def main() -> None:
                 await model.describe()
                 await model.load()
                 row(f"{model.name} by {kind}, the sample", await evaluate(model, sample))
+                reduced = EvidenceBackend(
+                    model, executors[0], sentences=settings.evidence_sentences
+                )
+                name = f"{model.name} by {kind}, from evidence"
+                row(name, await evaluate(reduced, sample))
         await served.close()
     for executor in executors:
         await executor.close()

@@ -37,7 +37,7 @@ async def bench(run: Run) -> list[Figure]:
         await ingest(stack, documents(run.size(150_000, 3_000)), COLLECTION)
         stub: Any = GatewayServiceStub(channel)
         asked = iter(questions(run.size(200, 40)))
-        request = pb.AskRequest(collection=COLLECTION, question=next(asked))
+        request = pb.AskRequest(collection=COLLECTION, question=next(asked), abstain_below=0)
         await stub.Ask(request)
         kept = await stub.Ask(request)
         assert kept.cache.use.outcome == cache_pb.CACHE_OUTCOME_HIT, kept.cache
@@ -107,6 +107,7 @@ async def _cold(run: Run, stub: Any, asked: Any, request: pb.AskRequest) -> list
                     question=question,
                     model=model,
                     max_tokens=run.size(0, 8),
+                    abstain_below=0,
                 )
                 began = time.perf_counter()
                 await stub.Ask(new)
@@ -151,6 +152,7 @@ async def _at_once(run: Run, stack: Stack, stub: Any, asked: Any) -> Figure:
         question = next(asked)
         request = pb.AskRequest(collection=COLLECTION, question=question, max_tokens=24)
         request.model = MODEL
+        request.abstain_below = 0
         before = await asyncio.to_thread(_generated, stack)
         await asyncio.gather(*(stub.Ask(request) for _ in range(together)))
         return await asyncio.to_thread(_generated, stack) - before

@@ -68,7 +68,11 @@ async def measured(
 
         async def ask(question: str) -> str:
             request = pb.AskRequest(
-                collection=COLLECTION, question=question, model=model, max_tokens=max_tokens
+                collection=COLLECTION,
+                question=question,
+                model=model,
+                max_tokens=max_tokens,
+                abstain_below=0,
             )
             response: pb.AskResponse = await stub.Ask(request)
             return response.trail.trace_id

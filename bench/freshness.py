@@ -238,7 +238,7 @@ class _Client:
 
     async def ask(self, question: str, *, fresh: bool = False) -> pb.AskResponse:
         """Return the answer; a fresh one is made anew from the database."""
-        request = pb.AskRequest(collection=COLLECTION, question=question)
+        request = pb.AskRequest(collection=COLLECTION, question=question, abstain_below=0)
         if fresh:
             request.cache = pb.CACHE_POLICY_NONE
             request.consistency.fully_consistent = True

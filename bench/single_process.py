@@ -26,13 +26,18 @@ from quintet_embedder.prepare import converted_folder
 from quintet_embedder.settings import Settings as EmbedderSettings
 from quintet_embedder.settings import model_folder
 from quintet_gateway.citations import Citer
+from quintet_gateway.instructions import instruction_spans
+from quintet_gateway.near_duplicates import near_duplicates
 from quintet_gateway.packing import pack
+from quintet_gateway.passage_text import given_of
 from quintet_gateway.settings import Settings as GatewaySettings
+from quintet_gateway.support import Evidence
 from quintet_generator.batch_messages import Start
 from quintet_generator.chat_tokenizer import ChatTokenizer
+from quintet_generator.evidence import evidence
 from quintet_generator.extractive import answer
 from quintet_generator.model_files import find_openvino_folder
-from quintet_generator.models import Citation, Passage, Query, TextDelta
+from quintet_generator.models import Passage, Query, TextDelta
 from quintet_generator.openvino_backend import batch_config
 from quintet_generator.prompts import Templates
 from quintet_generator.settings import GeneratorSettings
@@ -58,24 +63,29 @@ class SingleProcess:
         self._search = _Search(database, collection)
         self._generator = _Generator() if with_model else None
         self._limits = GatewaySettings()
-        self._sentences = GeneratorSettings().extractive_sentences
+        self._settings = GeneratorSettings()
 
     def ask(self, question: str, max_tokens: int) -> Answer:
         """Return the answer from the best passages, with its citations."""
         hits = self._search(question, self._embedder(question), self._limits.default_passages)
-        found = [Passage(hit["title"], hit["text"]) for hit in hits]
+        found = [
+            Passage(hit["title"], given_of(hit["text"], instruction_spans(hit["text"])).text)
+            for hit in hits
+        ]
         count = self._generator.count if self._generator else self._embedder.count
         sizes = count([question, *(it.text for it in found)])[1:]
-        kept = [found[index] for index in pack(sizes, self._limits.context_tokens)]
+        repeats = near_duplicates([it.text for it in found], self._limits.duplicate_similarity)
+        kept = [found[index] for index in pack(sizes, self._limits.context_tokens, repeats)]
+        query = Query("", question, tuple(kept), "answer", max_tokens)
         if self._generator is None:
-            query = Query("", question, tuple(kept), "answer", max_tokens)
-            events = answer(query, self._sentences)
+            events = answer(query, self._settings.extractive_sentences)
             text = "".join(it.text for it in events if isinstance(it, TextDelta))
-            return Answer(text, len(kept), sum(isinstance(it, Citation) for it in events))
-        text = self._generator(question, kept, max_tokens)
-        citer = Citer([it.text for it in kept], self._limits.min_citation_support)
-        citations = [*citer.feed(text), *citer.finish()]
-        return Answer(text, len(kept), len(citations))
+        else:
+            chosen = evidence(query, self._settings.evidence_sentences)
+            text = self._generator(question, chosen, max_tokens)
+        citer = Citer(Evidence([it.text for it in kept]), self._limits.min_citation_support)
+        cited = [*citer.feed(text), *citer.finish()]
+        return Answer(text, len(kept), sum(len(it.citations) for it in cited))
 
 
 class _Embedder:

@@ -28,6 +28,8 @@ async def answer(
                 whole.answer += event.text_delta.text
             case "citation":
                 whole.citations.append(event.citation)
+            case "sentence":
+                whole.sentences.append(event.sentence)
             case "completed":
                 completed = True
                 whole.model = event.completed.model
@@ -40,6 +42,11 @@ async def answer(
                 whole.model_revision = event.completed.model_revision
                 whole.prompt_revision = event.completed.prompt_revision
                 whole.degradations.extend(event.completed.degradations)
+                whole.dropped_sentences = event.completed.dropped_sentences
+                whole.removed_loads = event.completed.removed_loads
+                whole.resolved_question = event.completed.resolved_question
+                if event.completed.HasField("abstention"):
+                    whole.abstention.CopyFrom(event.completed.abstention)
         on_event(event)
     if not completed:
         raise CliError("the answer ended before it was complete", advice="ask again")

@@ -18,12 +18,14 @@ from quintet_cli.arguments import (
     Asked,
     CacheChoice,
     CacheOption,
+    Chat,
     Collection,
     DocumentId,
     FailIfDegraded,
     Faults,
     Filters,
     Fresh,
+    GroundedOnly,
     MaxStaleness,
     Mode,
     Model,
@@ -104,6 +106,8 @@ def ask(
     after: After = None,
     fail_if_degraded: FailIfDegraded = False,
     max_staleness: MaxStaleness = None,
+    grounded_only: GroundedOnly = False,
+    chat: Chat = False,
     waterfall: Waterfall = False,
     trace: Annotated[
         Path | None,
@@ -126,8 +130,11 @@ def ask(
         after=after,
         fail_if_degraded=fail_if_degraded,
         max_staleness=max_staleness,
+        grounded_only=grounded_only,
     )
-    command_ask.run(settings, asked, waterfall=waterfall, trace_file=trace, faults=faults or [])
+    command_ask.run(
+        settings, asked, chat=chat, waterfall=waterfall, trace_file=trace, faults=faults or []
+    )
 
 
 @command(app)

@@ -48,6 +48,7 @@ class Asked:
     fail_if_degraded: bool = False
     max_staleness: float | None = None
     """Seconds."""
+    grounded_only: bool = False
 
 
 DEFAULT_COLLECTION = "default"
@@ -98,6 +99,13 @@ MaxStaleness = Annotated[
         max=MOST_STALENESS,
         help="How old an answer may be that can't be checked; 0: none will do.",
     ),
+]
+GroundedOnly = Annotated[
+    bool, typer.Option("--grounded-only", help="Leave out sentences that no passage supports.")
+]
+Chat = Annotated[
+    bool,
+    typer.Option("--chat", help="Then read further questions, a line each, about the answers."),
 ]
 Waterfall = Annotated[
     bool, typer.Option("--waterfall", help="Draw what each hop took, and what its cache did.")

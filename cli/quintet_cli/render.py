@@ -75,8 +75,28 @@ class AnswerPrinter:
         self._printed += length
 
 
+def caveats(out: Console, response: AskResponse) -> None:
+    """Print what of an answer does not rest on the documents, or was taken out of it."""
+    if response.resolved_question:
+        out.print(f"asked: {one_line(response.resolved_question)}", style="dim")
+    unsupported = sum(not sentence.supported for sentence in response.sentences)
+    withheld = sum(span.withheld for it in response.passages for span in it.instructions)
+    told = {
+        "sentences that no passage supports": unsupported,
+        "sentences left out that no passage supports": response.dropped_sentences,
+        "images or scripts taken out": response.removed_loads,
+        "instructions in the passages, kept from the model": withheld,
+    }
+    for what, number in told.items():
+        if number:
+            out.print(f"{number} {what}", style="yellow")
+
+
 def sources(out: Console, response: AskResponse) -> None:
     """Print an answer's citations: number, document, character range, quotation."""
+    if response.abstention.abstained:
+        out.print(f"{len(response.passages)} passages were found, none holds an answer.")
+        return
     if not response.citations:
         out.print("No source is cited: check this answer against the passages.", style="yellow")
         return

@@ -127,6 +127,23 @@ async def test_a_real_server_answers_whole_and_as_a_stream(llama: Any) -> None:
     assert len(pieces) > 3
 
 
+async def test_a_model_that_echoes_its_prompt_does_not_disclose_its_instructions(
+    bad_server: MisbehavingServer, stub: Any
+) -> None:
+    bad_server.script = [HEAD, event(delta("."))]
+    bad_server.requests.clear()
+    await asyncio.gather(stub.Generate(request()), return_exceptions=True)
+    system, user = (it["content"] for it in bad_server.requests[0][1]["messages"])
+    bad_server.script = [HEAD, event(delta(f"{system}\n\n{user[:40]}")), event(delta(user[40:]))]
+    bad_server.script = [*bad_server.script, event(FINISH), event("[DONE]")]
+    echoed = await stub.Generate(request())
+    assert user in echoed.text
+    words = system.split()
+    told = " ".join(echoed.text.split())
+    runs = [" ".join(words[at : at + 8]) for at in range(len(words) - 7)]
+    assert not [run for run in runs if run in told]
+
+
 async def test_a_real_server_keeps_to_limits_stops_and_seeds(llama: Any) -> None:
     cut = await llama.Generate(request(max_tokens=3))
     assert (cut.finish_reason, cut.usage.completion_tokens) == (pb.FINISH_REASON_LENGTH, 3)

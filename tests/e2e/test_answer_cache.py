@@ -78,7 +78,7 @@ async def test_a_stream_of_a_kept_answer_says_what_the_answer_says(stub: Any) ->
         whole = await stub.Ask(ask(name))
         events = [event async for event in stub.AskStream(ask(name))]
     kinds = [event.WhichOneof("event") for event in events]
-    assert kinds == ["passages_found", "text_delta", "citation", "completed"]
+    assert kinds == ["passages_found", "text_delta", "citation", "sentence", "completed"]
     assert events[1].text_delta.text == whole.answer
     assert events[-1].completed.cache.use.outcome == HIT
 

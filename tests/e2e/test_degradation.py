@@ -215,7 +215,7 @@ async def test_without_the_generator_an_answer_whose_passages_stand_is_served_as
                 event.WhichOneof("event")
                 async for event in stub.AskStream(ask(name), timeout=DEADLINE)
             ]
-            assert kinds == ["passages_found", "text_delta", "citation", "completed"]
+            assert kinds == ["passages_found", "text_delta", "citation", "sentence", "completed"]
             for request in (
                 ask(name, fail_if_degraded=True),
                 ask(name, "Is honey as sweet as they say?"),

@@ -56,7 +56,7 @@ async def test_a_stream_sends_passages_first_and_usage_and_trail_last(stack: Tes
     kinds = [event.WhichOneof("event") for event in events]
     assert kinds[0] == "passages_found"
     assert kinds[-1] == "completed"
-    assert set(kinds[1:-1]) == {"text_delta", "citation"}
+    assert set(kinds[1:-1]) == {"text_delta", "citation", "sentence"}
     text = "".join(event.text_delta.text for event in events if event.HasField("text_delta"))
     assert text == whole.answer
     cited = [event.citation for event in events if event.HasField("citation")]

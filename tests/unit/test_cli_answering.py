@@ -19,6 +19,10 @@ COMPLETED = pb.Completed(
     model_revision="m1",
     prompt_revision="p1",
     degradations=[pb.Degradation(hop="embedder")],
+    dropped_sentences=1,
+    abstention=pb.Abstention(answerability=0.5),
+    resolved_question="Who built the bridge?",
+    removed_loads=2,
 )
 
 

@@ -1,4 +1,4 @@
-"""Packing and citing, without a network."""
+"""Packing and what a document is known by, without a network."""
 
 from dataclasses import replace
 
@@ -12,8 +12,8 @@ from quintet.gateway.v1 import gateway_service_pb2 as pb
 from quintet.tokenizer.v1.tokenizer_service_pb2 import TEXT_FORMAT_PLAIN
 from quintet_gateway.catalog import EmbeddingModel
 from quintet_gateway.chunks import ChunkPlan, under_headings
-from quintet_gateway.citations import Citer, support
 from quintet_gateway.ingest import content_hash
+from quintet_gateway.near_duplicates import near_duplicates
 from quintet_gateway.packing import pack
 
 
@@ -31,46 +31,27 @@ def test_a_smaller_passage_takes_the_place_of_one_that_does_not_fit() -> None:
     assert pack([50, 100, 40], 95) == [0, 2]
 
 
-PASSAGES = [
-    "The Normans came from Denmark. They settled in Normandy.",
-    "Rollo agreed to swear fealty to King Charles III of West Francia.",
-]
+def test_a_passage_that_is_passed_by_leaves_its_room_to_others() -> None:
+    assert pack([50, 40, 40], 95, passed_by={1}) == [0, 2]
+    assert pack([500, 40], 95, passed_by=()) == [0]
 
 
-def test_each_sentence_is_cited_to_the_passage_sentence_that_holds_its_words() -> None:
-    answer = "The Normans settled in Normandy. Rollo swore fealty to King Charles. Cats purr."
-    citer = Citer(PASSAGES, min_support=0.5)
-    cited = citer.feed(answer[:40]) + citer.feed(answer[40:]) + citer.finish()
-    assert [
-        (
-            answer[c.answer_start : c.answer_end],
-            PASSAGES[c.passage_index][c.passage_start : c.passage_end],
-        )
-        for c in cited
-    ] == [
-        ("The Normans settled in Normandy.", "They settled in Normandy."),
-        ("Rollo swore fealty to King Charles.", PASSAGES[1]),
-    ]
-    assert all(0.5 <= c.support <= 1 for c in cited)
+PASSAGE = "Rollo agreed to swear fealty to King Charles III of West Francia in the year 911."
 
 
-@given(st.lists(st.text("ab. \n", max_size=8), max_size=10))
-def test_citing_a_stream_equals_citing_the_whole(pieces: list[str]) -> None:
-    streamed, whole = Citer(["a b. ab."], 0.5), Citer(["a b. ab."], 0.5)
-    cited = [c for piece in pieces for c in streamed.feed(piece)] + streamed.finish()
-    at_once = whole.feed("".join(pieces)) + whole.finish()
-    assert cited == at_once
+def test_a_passage_that_nearly_repeats_a_better_one_is_told_from_others() -> None:
+    edited = PASSAGE.replace("agreed", "has agreed")
+    other = "The Normans came from Denmark, Iceland and Norway, and settled in the north."
+    assert near_duplicates([PASSAGE, other, edited, PASSAGE], 0.7) == {2: 0, 3: 0}
+    assert near_duplicates([PASSAGE, edited, PASSAGE], 1.0) == {2: 0}
 
 
-def test_a_model_that_cites_is_left_to_it() -> None:
-    citer = Citer(PASSAGES, 0.1)
-    citer.model_cites()
-    assert citer.feed(PASSAGES[0] + " More.") == citer.finish() == []
-
-
-def test_support_is_the_share_of_words_found() -> None:
-    assert support(frozenset("abcd"), frozenset("abxy")) == 0.5
-    assert support(frozenset(), frozenset("a")) == 0
+@given(st.lists(st.text("ab ", max_size=12), max_size=6))
+def test_equal_passages_are_repeats_and_the_first_never_is(texts: list[str]) -> None:
+    repeats = near_duplicates(texts, 1.0)
+    assert 0 not in repeats
+    assert all(same < index and same not in repeats for index, same in repeats.items())
+    assert all(index in repeats for index, text in enumerate(texts) if text in texts[:index])
 
 
 PLAN = ChunkPlan(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from google.protobuf.struct_pb2 import Value
 from hypothesis import given
 from hypothesis import strategies as st
+from support.asking import LIMITS
 
 from quintet.gateway.v1 import gateway_service_pb2 as pb
 from quintet.generator.v1 import generator_service_pb2 as generator_pb
@@ -19,7 +22,6 @@ from quintet_servicekit.consistency import Epoch, decode_token, encode_token
 from quintet_servicekit.epochs import EpochWatch
 from quintet_servicekit.errors import Reason, ServiceError
 
-LIMITS = AskLimits(5, 1_500, 160, 256, 0.6, 60)
 MODEL = generator_pb.Model(name="m", revision="r", prompt_revision="p")
 EMBEDDING = EmbeddingModel("e", "er")
 
@@ -58,7 +60,8 @@ OTHERS = {
     ),
     "embedding model": question(embedding=EmbeddingModel("f", "er")),
     "embedding's revision": question(embedding=EmbeddingModel("e", "es")),
-    "server's limits": question(limits=AskLimits(5, 1_000, 160, 256, 0.6, 60)),
+    "only what is grounded": question(grounded_only=True),
+    "server's limits": question(limits=replace(LIMITS, context_tokens=1_000)),
 }
 
 
@@ -161,6 +164,11 @@ def test_an_answer_comes_whole_out_of_its_own_events() -> None:
         model_revision="r",
         prompt_revision="p",
         degradations=[pb.Degradation(hop="embedder")],
+        sentences=[pb.Sentence(answer_end=8, support=0.5)],
+        dropped_sentences=1,
+        abstention=pb.Abstention(answerability=0.5),
+        resolved_question="Why?",
+        removed_loads=2,
     )
     # A field that is added to the answer must be added to its events too.
     assert {field.name for field, _ in response.ListFields()} == {

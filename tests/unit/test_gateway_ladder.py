@@ -2,39 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import cast
 
 import pytest
+from support.asking import BIG, EXTRACTIVE, LIMITS, SERVICES, SMALL, BrokenChain
 
 from quintet.gateway.v1 import gateway_service_pb2 as pb
-from quintet.generator.v1 import generator_service_pb2 as generator_pb
 from quintet.retriever.v1 import retriever_service_pb2 as retriever_pb
-from quintet.tokenizer.v1 import tokenizer_service_pb2 as tokenizer_pb
 from quintet_gateway.answering import Answerer
 from quintet_gateway.catalog import EmbeddingModel
 from quintet_gateway.chain import Chain
-from quintet_gateway.clients import Services
-from quintet_gateway.degradation import Degradations
 from quintet_gateway.freshness import Need
-from quintet_gateway.question import AskLimits, Question
+from quintet_gateway.question import Question
 from quintet_servicekit.errors import Reason, ServiceError
 
-LIMITS = AskLimits(5, 1_500, 160, 256, 0.6, 60)
-BIG, SMALL, EXTRACTIVE = (
-    generator_pb.Model(name=name, backend=backend)
-    for name, backend in (("big", "openai"), ("small", "openvino"), ("sentences", "extractive"))
-)
 HIT = retriever_pb.Hit(document_id="bees", text="Bees make honey.")
-SERVICES = cast(
-    Services,
-    SimpleNamespace(
-        tokenizer=SimpleNamespace(Count=None),
-        generator=SimpleNamespace(GenerateStream=None),
-        peer=lambda name: SimpleNamespace(name=name),
-    ),
-)
 
 
 def backend_is_away() -> ServiceError:
@@ -43,48 +25,6 @@ def backend_is_away() -> ServiceError:
 
 def service_is_away() -> ServiceError:
     return ServiceError(Reason.DEPENDENCY_UNAVAILABLE, "away", metadata={"dependency": "generator"})
-
-
-class BrokenChain:
-    """Fails as it is told to: `broken` has each model's error, and `estimated` says
-    whether the tokenizer's own model fails."""
-
-    def __init__(
-        self,
-        broken: Mapping[str, ServiceError],
-        *,
-        forbidden: bool = False,
-        estimated: bool = False,
-        after_text: bool = False,
-    ) -> None:
-        self.degradations = Degradations(forbidden=forbidden)
-        self.tried: list[str] = []
-        self._broken = broken
-        self._estimated = estimated
-        self._after_text = after_text
-
-    async def unary(
-        self, peer: Any, method: str, call: Any, request: Any, **_: Any
-    ) -> tokenizer_pb.CountResponse:
-        counts = [1] * len(request.texts)
-        return tokenizer_pb.CountResponse(counts=counts, estimated=self._estimated)
-
-    async def stream(
-        self, peer: Any, method: str, call: Any, request: Any, **_: Any
-    ) -> AsyncGenerator[generator_pb.GenerateStreamResponse]:
-        self.tried.append(request.model)
-        error = self._broken.get(request.model)
-        if error is not None and not self._after_text:
-            raise error
-        delta = generator_pb.TextDelta(text="Honey.")
-        yield generator_pb.GenerateStreamResponse(text_delta=delta)
-        if error is not None:
-            raise error
-        completed = generator_pb.Completed(model=request.model)
-        yield generator_pb.GenerateStreamResponse(completed=completed)
-
-    def complete(self, last: generator_pb.Completed) -> None:
-        pass
 
 
 async def answered_by(chain: BrokenChain) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from quintet.gateway.v1.gateway_service_pb2 import (
     AskResponse,
     AskStreamResponse,
     CachePolicy,
+    Turn,
 )
 from quintet.retriever.v1.retriever_service_pb2 import SearchMode
 from quintet_cli import consistency, degradation, filters, render
@@ -28,21 +30,28 @@ from quintet_cli.terminal import as_json, console, print_json
 from quintet_servicekit import fault_injection
 from quintet_servicekit.errors import ServiceError
 
+MOST_TURNS = 16
+"""Turns that the gateway takes."""
+MOST_ANSWER_CHARACTERS = 16_000
+"""Characters of a turn's answer that it takes."""
+
 
 def run(
     settings: Settings,
     asked: Asked,
     *,
+    chat: bool,
     waterfall: bool,
     trace_file: Path | None,
     faults: Sequence[str] = (),
 ) -> None:
-    """Ask, print, and write the trace where `trace_file` names a file. `faults` are done to
-    the question, as `quintet_servicekit.fault_injection` says.
+    """Ask, print, and write the trace where `trace_file` names a file. In a `chat` go on
+    with the questions on standard input. `faults` are done to them, as
+    `quintet_servicekit.fault_injection` says.
 
     Raises `CliError` (usage) for a fault that breaks its syntax.
     """
-    asyncio.run(_run(settings, request_of(asked), waterfall, trace_file, _header_of(faults)))
+    asyncio.run(_run(settings, request_of(asked), chat, waterfall, trace_file, _header_of(faults)))
 
 
 def _header_of(faults: Sequence[str]) -> str:
@@ -72,6 +81,7 @@ def request_of(asked: Asked) -> AskRequest:
         cache=CachePolicy.Value(f"CACHE_POLICY_{policy}"),
         fail_if_degraded=asked.fail_if_degraded,
         max_staleness=degradation.staleness(asked.max_staleness),
+        grounded_only=asked.grounded_only,
     )
 
 
@@ -81,23 +91,49 @@ def mode_of(name: str) -> SearchMode.ValueType:
 
 
 async def _run(
-    settings: Settings, request: AskRequest, waterfall: bool, trace_file: Path | None, faults: str
+    settings: Settings,
+    request: AskRequest,
+    chat: bool,
+    waterfall: bool,
+    trace_file: Path | None,
+    faults: str,
 ) -> None:
     fault_injection.carry(faults)
     async with connected(settings) as gateway:
-        if settings.json:
-            response = await answer(gateway, request)
-            print_json(as_json(response))
-        else:
-            out = console()
-            response = await printed(gateway, request, out)
-            if waterfall:
-                out.print()
-                render.waterfall(out, response.trail, response.cache)
+        response = await _told(settings, gateway, request, waterfall)
+        while chat and (question := await asyncio.to_thread(_next_question)):
+            turn = Turn(question=request.question, answer=response.answer[:MOST_ANSWER_CHARACTERS])
+            turns = [*request.turns, turn][-MOST_TURNS:]
+            del request.turns[:]
+            request.turns.extend(turns)
+            request.question = question
+            response = await _told(settings, gateway, request, waterfall)
     if trace_file is not None:
         written = await trace.write(settings.state_dir, response.trail.trace_id, trace_file)
         if not settings.json:
             trace.tell(console(), trace_file, written)
+
+
+async def _told(
+    settings: Settings, gateway: Gateway, request: AskRequest, waterfall: bool
+) -> AskResponse:
+    if settings.json:
+        response = await answer(gateway, request)
+        print_json(as_json(response))
+        return response
+    out = console()
+    response = await printed(gateway, request, out)
+    if waterfall:
+        out.print()
+        render.waterfall(out, response.trail, response.cache)
+    return response
+
+
+def _next_question() -> str:
+    """Return the next question of standard input; "" at its end."""
+    if sys.stdin.isatty():
+        console(stderr=True).print("> ", end="")
+    return next((line.strip() for line in sys.stdin if line.strip()), "")
 
 
 async def printed(gateway: Gateway, request: AskRequest, out: Console) -> AskResponse:
@@ -122,6 +158,7 @@ async def printed(gateway: Gateway, request: AskRequest, out: Console) -> AskRes
             printer.close()
     out.print()
     degradation.tell(out, response.degradations)
+    render.caveats(out, response)
     render.sources(out, response)
     render.footer(out, response, time.perf_counter() - began)
     return response

@@ -1,4 +1,4 @@
-"""Makes an answer from passages: pack, generate, cite."""
+"""Makes an answer from what was found: choose the passages, generate, cite."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from contextlib import aclosing
 from quintet.gateway.v1 import gateway_service_pb2 as pb
 from quintet.generator.v1 import generator_service_pb2 as generator_pb
 from quintet.retriever.v1 import retriever_service_pb2 as retriever_pb
-from quintet.tokenizer.v1 import tokenizer_service_pb2 as tokenizer_pb
+from quintet_gateway.abstention import ABSTENTION, answerability
+from quintet_gateway.answer_text import AnswerText, Told
 from quintet_gateway.catalog import is_extractive
 from quintet_gateway.chain import Chain
-from quintet_gateway.citations import Citer
+from quintet_gateway.citations import Citer, Sentence
 from quintet_gateway.clients import Services
-from quintet_gateway.packing import pack
+from quintet_gateway.prompt_context import Context, Given
 from quintet_gateway.question import Question
-from quintet_servicekit.errors import Reason, ServiceError
-from quintet_servicekit.token_estimate import estimate_tokens
+from quintet_gateway.remote_loads import RemoteLoads
+from quintet_gateway.support import Evidence
+from quintet_servicekit.errors import ServiceError
 
 
 class Answerer:
@@ -24,6 +26,7 @@ class Answerer:
 
     def __init__(self, services: Services) -> None:
         self._services = services
+        self._context = Context(services)
 
     async def events(
         self,
@@ -39,26 +42,43 @@ class Answerer:
 
         Raises `ServiceError` as the tokenizer and the generator do.
         """
-        hits = await self._fitting(chain, question, hits)
-        passages = [pb.Passage(number=i, hit=hit) for i, hit in enumerate(hits, start=1)]
+        given = await self._context.chosen(chain, question, hits)
+        passages = [it.message(number) for number, it in enumerate(given, start=1)]
         yield pb.AskStreamResponse(passages_found=pb.PassagesFound(passages=passages))
 
-        citer = Citer([hit.text for hit in hits], question.limits.min_citation_support)
-        generated = self._generated(chain, question, hits, replaceable=replaceable)
+        limits = question.limits
+        evidence = Evidence([it.text.text for it in given], [it.title for it in given])
+        abstention = _judged(question, hits, evidence)
+        if abstention is not None and abstention.abstained:
+            for told in _abstained(question, abstention):
+                yield told
+            return
+        loads = RemoteLoads() if limits.remove_loads else None
+        text = AnswerText(
+            Citer(evidence, limits.min_citation_support),
+            loads,
+            grounded_only=question.request.grounded_only,
+        )
+        told_any = False
+        generated = self._generated(chain, question, given, replaceable=replaceable)
         async with aclosing(generated) as events:
             async for event in events:
                 if event.HasField("text_delta"):
-                    yield pb.AskStreamResponse(text_delta=pb.TextDelta(text=event.text_delta.text))
-                    citations = citer.feed(event.text_delta.text)
+                    pieces = text.feed(event.text_delta.text)
                 elif event.HasField("citation"):
-                    citations = [event.citation]
-                    citer.model_cites()
+                    pieces = text.cite(event.citation)
                 else:
-                    citations = citer.finish()
+                    pieces = text.finish()
                     completed = event.completed
-                for citation in citations:
-                    yield pb.AskStreamResponse(citation=_citation(citation, hits))
+                for it in pieces:
+                    told_any = True
+                    yield _event(it, given)
         chain.complete(completed)
+        if text.dropped and not told_any:
+            # All of it was dropped: what is left to say is that the documents don't.
+            yield pb.AskStreamResponse(text_delta=pb.TextDelta(text=ABSTENTION))
+            abstention = abstention or pb.Abstention(threshold=question.abstain_below)
+            abstention.abstained = True
         usage = pb.Usage(
             prompt_tokens=completed.usage.prompt_tokens,
             completion_tokens=completed.usage.completion_tokens,
@@ -71,6 +91,9 @@ class Answerer:
                 prompt_revision=completed.prompt_revision,
                 finish_reason=completed.finish_reason,
                 usage=usage,
+                dropped_sentences=text.dropped,
+                removed_loads=loads.removed if loads else 0,
+                abstention=abstention,
             )
         )
 
@@ -78,7 +101,7 @@ class Answerer:
         self,
         chain: Chain,
         question: Question,
-        hits: Sequence[retriever_pb.Hit],
+        given: Sequence[Given],
         *,
         replaceable: bool,
     ) -> AsyncGenerator[generator_pb.GenerateStreamResponse]:
@@ -97,7 +120,7 @@ class Answerer:
                     peer,
                     "GenerateStream",
                     stub.GenerateStream,
-                    _prompt(question, model, hits),
+                    _prompt(question, model, given),
                     replaceable=replaceable or number < len(models),
                 )
                 async with aclosing(stream) as events:
@@ -118,54 +141,6 @@ class Answerer:
         assert failure is not None
         raise failure
 
-    async def _fitting(
-        self, chain: Chain, question: Question, hits: Sequence[retriever_pb.Hit]
-    ) -> Sequence[retriever_pb.Hit]:
-        """Return the hits for which the prompt has room, best first."""
-        request, generator, limits = question.request, question.generator, question.limits
-        texts = [request.question, *(hit.text for hit in hits)]
-        question_tokens, *passage_tokens = await self._counts(chain, generator.tokenizer, texts)
-        budget = limits.context_tokens
-        if generator.context_tokens:
-            answer_tokens = request.max_tokens or limits.default_answer_tokens
-            taken = limits.prompt_overhead_tokens + question_tokens + answer_tokens
-            budget = min(budget, generator.context_tokens - taken)
-        return [hits[i] for i in pack(passage_tokens, budget)]
-
-    async def _counts(self, chain: Chain, model: str, texts: Sequence[str]) -> Sequence[int]:
-        """Return the number of tokens of each text, estimated if the tokenizer is away."""
-        try:
-            counted = await chain.unary(
-                self._services.peer("tokenizer"),
-                "Count",
-                self._services.tokenizer.Count,
-                tokenizer_pb.CountRequest(model=model, texts=texts),
-                replaceable=True,
-            )
-        except ServiceError as error:
-            _note_estimate(chain, error)
-            return [estimate_tokens(text) for text in texts]
-        if counted.estimated:
-            _note_estimate(chain, _no_tokenizer())
-        return counted.counts
-
-
-def _note_estimate(chain: Chain, error: ServiceError) -> None:
-    chain.degradations.pass_over(
-        "tokenizer",
-        error,
-        pb.SUBSTITUTE_TOKEN_ESTIMATE,
-        "tokens were estimated on the high side: fewer passages may have fitted",
-    )
-
-
-def _no_tokenizer() -> ServiceError:
-    return ServiceError(
-        Reason.DEPENDENCY_UNAVAILABLE,
-        "the tokenizer of the model failed",
-        metadata={"dependency": "tokenizer"},
-    )
-
 
 def _note_other_model(
     chain: Chain, question: Question, model: generator_pb.Model, failure: ServiceError
@@ -181,13 +156,13 @@ def _note_other_model(
 
 
 def _prompt(
-    question: Question, model: generator_pb.Model, hits: Sequence[retriever_pb.Hit]
+    question: Question, model: generator_pb.Model, given: Sequence[Given]
 ) -> generator_pb.GenerateRequest:
     request = question.request
     return generator_pb.GenerateRequest(
         model=model.name,
-        question=request.question,
-        passages=[generator_pb.Passage(title=hit.title, text=hit.text) for hit in hits],
+        question=question.text,
+        passages=[generator_pb.Passage(title=it.title, text=it.text.text) for it in given],
         template=request.template,
         max_tokens=request.max_tokens,
         temperature=request.temperature if request.HasField("temperature") else None,
@@ -196,14 +171,50 @@ def _prompt(
     )
 
 
-def _citation(citation: generator_pb.Citation, hits: Sequence[retriever_pb.Hit]) -> pb.Citation:
-    hit = hits[citation.passage_index]
-    return pb.Citation(
-        passage=citation.passage_index + 1,
-        document_id=hit.document_id,
-        answer_start=citation.answer_start,
-        answer_end=citation.answer_end,
-        document_start=hit.start + citation.passage_start,
-        document_end=hit.start + citation.passage_end,
-        support=citation.support,
+def _judged(
+    question: Question, hits: Sequence[retriever_pb.Hit], evidence: Evidence
+) -> pb.Abstention | None:
+    """Return whether the answer is that the documents don't say; None where that cannot
+    be judged."""
+    likely = answerability(question.text, hits, evidence, question.embedding.name)
+    if likely is None:
+        return None
+    return pb.Abstention(
+        abstained=likely < question.abstain_below,
+        answerability=likely,
+        threshold=question.abstain_below,
     )
+
+
+def _abstained(
+    question: Question, abstention: pb.Abstention
+) -> tuple[pb.AskStreamResponse, pb.AskStreamResponse]:
+    """Return the events of the answer that the documents don't say."""
+    model = question.generator
+    completed = pb.Completed(
+        model=model.name,
+        model_revision=model.revision,
+        prompt_revision=model.prompt_revision,
+        finish_reason=generator_pb.FINISH_REASON_STOP,
+        usage=pb.Usage(),
+        abstention=abstention,
+    )
+    return (
+        pb.AskStreamResponse(text_delta=pb.TextDelta(text=ABSTENTION)),
+        pb.AskStreamResponse(completed=completed),
+    )
+
+
+def _event(told: Told, given: Sequence[Given]) -> pb.AskStreamResponse:
+    if isinstance(told, str):
+        return pb.AskStreamResponse(text_delta=pb.TextDelta(text=told))
+    if isinstance(told, Sentence):
+        sentence = pb.Sentence(
+            answer_start=told.start,
+            answer_end=told.end,
+            support=told.support,
+            supported=told.supported,
+            passages=sorted({it.passage_index + 1 for it in told.citations}),
+        )
+        return pb.AskStreamResponse(sentence=sentence)
+    return pb.AskStreamResponse(citation=given[told.passage_index].citation(told))

@@ -121,8 +121,13 @@ def _servicer(settings: Settings, services: Services, caches: _Caches) -> Gatewa
             default_passages=settings.default_passages,
             context_tokens=settings.context_tokens,
             prompt_overhead_tokens=settings.prompt_overhead_tokens,
+            passage_overhead_tokens=settings.passage_overhead_tokens,
             default_answer_tokens=settings.default_answer_tokens,
             min_citation_support=settings.min_citation_support,
+            duplicate_similarity=settings.duplicate_similarity,
+            remove_loads=settings.remove_loads,
+            withhold_instructions=settings.withhold_instructions,
+            abstain_below=settings.abstain_below,
             max_staleness_seconds=settings.max_staleness_seconds,
         ),
     )

@@ -110,7 +110,7 @@ class Asker:
 
         async with aclosing(self._flights.join(key, work)) as events:
             async for event in events:
-                yield event if leads else _as_shared(event, chain)
+                yield event if leads else _as_shared(event, question, chain)
 
     def _flight(self, question: Question) -> str | None:
         """Return the key under which callers share one stream; None for a question whose
@@ -256,6 +256,7 @@ def _response(question: Question, served: Served, chain: Chain) -> pb.AskRespons
     response = served.kept.response
     response.ClearField("usage")
     response.cache.CopyFrom(served.about)
+    response.resolved_question = question.resolved
     response.consistency_token = encode_token(question.collection, served.epoch)
     response.trail.CopyFrom(chain.trail())
     response.degradations.extend(chain.degradations.messages)
@@ -268,12 +269,15 @@ def _finish(completed: pb.Completed, question: Question, found: Found, chain: Ch
     completed.trail.CopyFrom(chain.trail())
     completed.degradations.extend(chain.degradations.messages)
     completed.consistency_token = found.token
+    completed.resolved_question = question.resolved
     use = CacheUse("l1", "miss") if question.may_be_kept else CacheUse("l1", "bypass", lookups=0)
     completed.cache.use.CopyFrom(use_message(use))
     note_use(use)
 
 
-def _as_shared(event: pb.AskStreamResponse, chain: Chain) -> pb.AskStreamResponse:
+def _as_shared(
+    event: pb.AskStreamResponse, question: Question, chain: Chain
+) -> pb.AskStreamResponse:
     """Return a leader's event as one who joined it sees it."""
     if not event.HasField("completed"):
         return event
@@ -286,7 +290,10 @@ def _as_shared(event: pb.AskStreamResponse, chain: Chain) -> pb.AskStreamRespons
         note_use(use)
         completed.cache.saved.CopyFrom(completed.usage)
         completed.ClearField("usage")
-    completed.trail.CopyFrom(chain.trail())
+    completed.resolved_question = question.resolved
+    trail = chain.trail()
+    trail.left_out.extend(completed.trail.left_out)
+    completed.trail.CopyFrom(trail)
     return mine
 
 

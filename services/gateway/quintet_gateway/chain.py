@@ -28,13 +28,15 @@ class Chain:
     """Makes the calls of one request, each with its share of the time that is left, and
     notes them, as well as what is served for those that fail.
 
-    Without a `plan` each call gets all the time that is left.
+    Without a `plan` each call gets all the time that is left. `left_out` takes what was
+    found and is not in the prompt.
     """
 
     def __init__(
         self, deadline: Deadline, plan: Plan | None = None, *, fail_if_degraded: bool = False
     ) -> None:
         self.degradations = Degradations(forbidden=fail_if_degraded)
+        self.left_out: list[pb.LeftOut] = []
         self._deadline = deadline
         self._plan = plan
         self._began = time.perf_counter()
@@ -109,7 +111,11 @@ class Chain:
 
     def trail(self) -> pb.Trail:
         """Return what happened so far."""
-        trail = pb.Trail(hops=self._hops, trace_id=telemetry.trace_id_of(trace.get_current_span()))
+        trail = pb.Trail(
+            hops=self._hops,
+            trace_id=telemetry.trace_id_of(trace.get_current_span()),
+            left_out=self.left_out,
+        )
         set_seconds(trail.total, self._since_arrival())
         return trail
 

@@ -1,90 +1,82 @@
-"""Finds the passage that each sentence of an answer rests on.
+"""Cites the sentences of an answer as they end.
 
-For models that don't know their own sources. A sentence is cited to the passage
-sentence that holds most of its words; see `support`.
+A sentence is cited to the passages' sentences that support it, see `support`, unless
+the model knows its own sources; how well it is supported is told in any case.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from quintet.generator.v1 import generator_service_pb2 as generator_pb
+from quintet_gateway.support import Evidence, Support
 from quintet_servicekit.sentences import sentence_spans
 
-_WORD = re.compile(r"\w+")
-_FUNCTION_WORDS = frozenset(
-    (
-        "a an and are as at be been but by can did do does for from had has have he her his how "
-        "if in into is it its may no not of on or our she so such than that the their them then "
-        "there these they this to was we were what when where which who why will with would you"
-    ).split()
-)
-"""English words that say nothing about what a sentence is about."""
+_BEGUN = re.compile(r"[^\s\"'“‘(\[]")
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """An ended sentence of the answer, as characters `start` to `end` (exclusive)."""
+
+    start: int
+    end: int
+    support: float
+    supported: bool
+    citations: Sequence[generator_pb.Citation]
 
 
 class Citer:
     """Cites the sentences of one answer as its text comes in.
 
-    `passages` are the texts that the generator was given, in its order.
+    `evidence` is of the texts that the generator was given, in its order; a sentence
+    with `min_support` is supported.
     """
 
-    def __init__(self, passages: Sequence[str], min_support: float) -> None:
-        self._sentences = [
-            (index, start, end, _words(text[start:end]))
-            for index, text in enumerate(passages)
-            for start, end in sentence_spans(text)
-        ]
+    def __init__(self, evidence: Evidence, min_support: float) -> None:
+        self._evidence = evidence
         self._min_support = min_support
         self._text = ""
         self._cited_to = 0
-        self._model_cites = False
 
-    def model_cites(self) -> None:
-        """Leave the citing to the model, which knows its own sources."""
-        self._model_cites = True
-
-    def feed(self, text: str) -> list[generator_pb.Citation]:
-        """Take the next piece of the answer; return what its ended sentences rest on."""
+    def feed(self, text: str) -> list[Sentence]:
+        """Take the next piece of the answer; return the sentences that it ends."""
         self._text += text
-        # The last sentence may go on with the next piece.
-        return self._cite(sentence_spans(self._text[self._cited_to :])[:-1])
+        rest = self._text[self._cited_to :]
+        spans = sentence_spans(rest)
+        # The last sentence may go on with the next piece; and so may the one before it
+        # until the last has more than opening marks.
+        undecided = 1 if not spans or _BEGUN.search(rest, spans[-1][0]) else 2
+        return self._cite(spans[:-undecided])
 
-    def finish(self) -> list[generator_pb.Citation]:
-        """Return what the last sentence rests on."""
+    def finish(self) -> list[Sentence]:
+        """Return the last sentence, if there is one."""
         return self._cite(sentence_spans(self._text[self._cited_to :]))
 
-    def _cite(self, spans: Sequence[tuple[int, int]]) -> list[generator_pb.Citation]:
-        if self._model_cites:
-            return []
-        base, citations = self._cited_to, []
-        for start, end in spans:
-            citation = self._best(base + start, base + end)
-            if citation is not None:
-                citations.append(citation)
-            self._cited_to = base + end
-        return citations
+    def _cite(self, spans: Sequence[tuple[int, int]]) -> list[Sentence]:
+        base = self._cited_to
+        if spans:
+            self._cited_to = base + spans[-1][1]
+        return [self._sentence(base + start, base + end) for start, end in spans]
 
-    def _best(self, start: int, end: int) -> generator_pb.Citation | None:
-        words = _words(self._text[start:end])
-        best = max(self._sentences, key=lambda sentence: support(words, sentence[3]), default=None)
-        if best is None or support(words, best[3]) < self._min_support:
-            return None
-        index, passage_start, passage_end, passage_words = best
-        return generator_pb.Citation(
-            passage_index=index,
+    def _sentence(self, start: int, end: int) -> Sentence:
+        found = self._evidence.support(self._text[start:end])
+        supported = found.score >= self._min_support
+        citations = _citations(start, end, found) if supported else ()
+        return Sentence(start, end, found.score, supported, citations)
+
+
+def _citations(start: int, end: int, found: Support) -> list[generator_pb.Citation]:
+    return [
+        generator_pb.Citation(
+            passage_index=it.passage_index,
             answer_start=start,
             answer_end=end,
-            passage_start=passage_start,
-            passage_end=passage_end,
-            support=support(words, passage_words),
+            passage_start=it.start,
+            passage_end=it.end,
+            support=it.support,
         )
-
-
-def support(words: frozenset[str], source: frozenset[str]) -> float:
-    """Return the share of `words` that `source` holds, 0 to 1; 0 without words."""
-    return len(words & source) / len(words) if words else 0.0
-
-
-def _words(text: str) -> frozenset[str]:
-    return frozenset(_WORD.findall(text.lower())) - _FUNCTION_WORDS
+        for it in found.sources
+    ]

@@ -21,6 +21,8 @@ class Collector:
             self._text.append(event.text_delta.text)
         elif kind == "citation":
             self.response.citations.append(event.citation)
+        elif kind == "sentence":
+            self.response.sentences.append(event.sentence)
         elif kind == "passages_found":
             self.response.passages.extend(event.passages_found.passages)
         else:
@@ -35,6 +37,11 @@ class Collector:
             self.response.model_revision = completed.model_revision
             self.response.prompt_revision = completed.prompt_revision
             self.response.degradations.extend(completed.degradations)
+            self.response.dropped_sentences = completed.dropped_sentences
+            self.response.removed_loads = completed.removed_loads
+            self.response.resolved_question = completed.resolved_question
+            if completed.HasField("abstention"):
+                self.response.abstention.CopyFrom(completed.abstention)
 
 
 def events_of(response: pb.AskResponse) -> Iterator[pb.AskStreamResponse]:
@@ -44,6 +51,8 @@ def events_of(response: pb.AskResponse) -> Iterator[pb.AskStreamResponse]:
         yield pb.AskStreamResponse(text_delta=pb.TextDelta(text=response.answer))
     for citation in response.citations:
         yield pb.AskStreamResponse(citation=citation)
+    for sentence in response.sentences:
+        yield pb.AskStreamResponse(sentence=sentence)
     yield pb.AskStreamResponse(
         completed=pb.Completed(
             model=response.model,
@@ -55,5 +64,9 @@ def events_of(response: pb.AskResponse) -> Iterator[pb.AskStreamResponse]:
             model_revision=response.model_revision,
             prompt_revision=response.prompt_revision,
             degradations=response.degradations,
+            dropped_sentences=response.dropped_sentences,
+            removed_loads=response.removed_loads,
+            resolved_question=response.resolved_question,
+            abstention=response.abstention if response.HasField("abstention") else None,
         )
     )

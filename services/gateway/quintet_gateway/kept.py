@@ -208,7 +208,7 @@ class KeptAnswers:
     ) -> kept_pb.KeptAnswer:
         """Return what is kept of an answer; of none where the search found nothing."""
         kept = kept_pb.KeptAnswer(
-            question=question.request.question,
+            question=question.text,
             vector=found.vector.packed if found.vector else b"",
             no_passages=response is None,
             made_ms=int(time.time() * 1000),

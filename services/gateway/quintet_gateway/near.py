@@ -32,7 +32,7 @@ class NearQuestions:
     async def look_up(self, chain: Chain, question: Question, vector: QueryVector) -> Served | None:
         """Return the answer to the nearest question of the same scope that is near
         enough, passes the guard and whose answer holds."""
-        words = question.request.question
+        words = question.text
         near = self._index.nearest(question.scope.encode(), vector.packed, signature(words))
         if near is None:
             return None
@@ -47,4 +47,4 @@ class NearQuestions:
     def remember(self, question: Question, vector: QueryVector) -> None:
         """Take in a question whose answer is kept."""
         scope, key = question.scope.encode(), question.key.encode()
-        self._index.add(scope, key, vector.packed, question.request.question)
+        self._index.add(scope, key, vector.packed, question.text)

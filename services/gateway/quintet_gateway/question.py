@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from quintet.gateway.v1 import gateway_service_pb2 as pb
@@ -11,11 +11,12 @@ from quintet.generator.v1 import generator_service_pb2 as generator_pb
 from quintet.retriever.v1 import retriever_service_pb2 as retriever_pb
 from quintet_gateway.catalog import Catalog, EmbeddingModel
 from quintet_gateway.chain import Chain
+from quintet_gateway.conversation import standalone
 from quintet_gateway.freshness import Freshness, Need
 from quintet_gateway.searching import Query
 from quintet_servicekit.cache import key_of
 
-METHOD_VERSION = 1
+METHOD_VERSION = 2
 """Raise it when answers are made, packed or cited in another way, so that kept ones
 are not served any more."""
 
@@ -27,8 +28,13 @@ class AskLimits:
     default_passages: int
     context_tokens: int
     prompt_overhead_tokens: int
+    passage_overhead_tokens: int
     default_answer_tokens: int
     min_citation_support: float
+    duplicate_similarity: float
+    remove_loads: bool
+    withhold_instructions: bool
+    abstain_below: float
     max_staleness_seconds: float
 
 
@@ -46,6 +52,17 @@ class Question:
     embedding: EmbeddingModel
     need: Need
     limits: AskLimits
+
+    @cached_property
+    def text(self) -> str:
+        """What is asked of the documents: the question in the light of its turns. They
+        decide nothing else of the answer."""
+        return standalone(self.request.question, self.request.turns)
+
+    @property
+    def resolved(self) -> str:
+        """The same where it is not the request's question verbatim, else empty."""
+        return "" if self.text == self.request.question else self.text
 
     @property
     def collection(self) -> str:
@@ -82,7 +99,7 @@ class Question:
     @cached_property
     def key(self) -> str:
         """Key of the answer: two requests with one key have one answer."""
-        return key_of(self.scope, self.request.question)
+        return key_of(self.scope, self.text)
 
     @cached_property
     def scope(self) -> str:
@@ -104,9 +121,18 @@ class Question:
             request.mode or retriever_pb.SEARCH_MODE_HYBRID,
             request.max_tokens,
             f"{request.temperature} {request.seed if request.HasField('seed') else ''}",
-            f"{limits.context_tokens} {limits.prompt_overhead_tokens}"
-            f" {limits.default_answer_tokens} {limits.min_citation_support}",
+            request.grounded_only,
+            repr(self.abstain_below),
+            # But for how stale they may be, all decide what is in an answer.
+            repr(replace(limits, max_staleness_seconds=0.0)),
         )
+
+    @property
+    def abstain_below(self) -> float:
+        """Answerability below which the answer is that the documents don't say."""
+        if self.request.HasField("abstain_below"):
+            return self.request.abstain_below
+        return self.limits.abstain_below
 
     @property
     def passages(self) -> int:
@@ -118,7 +144,7 @@ class Question:
         request = self.request
         return Query(
             collection=request.collection,
-            text=request.question,
+            text=self.text,
             k=self.passages,
             mode=request.mode or retriever_pb.SEARCH_MODE_HYBRID,
             filter=request.filter if request.HasField("filter") else None,

@@ -109,12 +109,28 @@ class Settings(ServiceSettings):
     prompt_overhead_tokens: int = Field(160, ge=0, le=10_000)
     """Tokens kept free for the template's own words and the chat format; the
     shipped template has about 100."""
+    passage_overhead_tokens: int = Field(40, ge=0, le=1_000)
+    """Tokens kept free for what stands around each passage in the prompt; the packaged
+    model counts 37 for the tags with their marker."""
     default_answer_tokens: int = Field(256, ge=1, le=4_096)
     """Tokens kept free for the answer where the request gives no number; the
     generator's own default."""
     min_citation_support: float = Field(0.6, ge=0, le=1)
-    """Least support with which a passage is cited for a sentence of a model that
-    does not cite its own sources: the share of the sentence's words found in it."""
+    """Support with which a sentence of an answer counts as supported, and is cited where
+    the model does not cite its own sources. docs/answers.md has what it lets pass."""
+    duplicate_similarity: float = Field(0.7, ge=0, le=1)
+    """Least similarity (Jaccard, of three-word shingles) to a better passage with which a
+    passage is left out of the prompt as a repeat; 1 leaves out only what has the same
+    words. Of passages that differ, docs/answers.md has none that are this near."""
+    remove_loads: bool = True
+    """Whether images and other content that a browser would load by itself are taken out
+    of answers."""
+    abstain_below: float = Field(0.2, ge=0, le=1)
+    """Likelihood that the passages hold an answer below which the answer is that the
+    documents don't say; 0 for never. Fitted for questions in English."""
+    withhold_instructions: bool = True
+    """Whether sentences of passages that read like instructions to a model are kept from
+    it. They are flagged in the response either way."""
 
     max_document_chars: int = Field(4_000_000, ge=1, le=100_000_000)
     """Longest document, in characters; about a 1,500-page book."""

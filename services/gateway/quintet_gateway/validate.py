@@ -16,6 +16,8 @@ from quintet_servicekit.validation import Checks
 MAX_PASSAGES = 50
 MAX_HITS = 200
 MAX_ANSWER_TOKENS = 4_096
+MAX_TURNS = 16
+MAX_ANSWER_CHARS = 16_000
 MAX_NAME_CHARS = 200
 MAX_METADATA_BYTES = 64 * 1024
 
@@ -34,6 +36,14 @@ def question(request: pb.AskRequest, *, max_chars: int) -> None:
         checks.refuse("max_staleness", "must not be negative")
     if request.cache not in pb.CachePolicy.values():
         checks.refuse("cache", "is not a value of CachePolicy")
+    if len(request.turns) > MAX_TURNS:
+        checks.refuse("turns", f"must be at most {MAX_TURNS}")
+    for place, turn in enumerate(request.turns[:MAX_TURNS]):
+        checks.text(f"turns[{place}].question", turn.question, max_chars=max_chars)
+        checks.text(
+            f"turns[{place}].answer", turn.answer, max_chars=MAX_ANSWER_CHARS, required=False
+        )
+    checks.number("abstain_below", request.abstain_below, least=0, most=1)
     checks.done()
 
 

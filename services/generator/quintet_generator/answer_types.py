@@ -6,7 +6,7 @@ import enum
 import re
 from collections.abc import Set
 
-from quintet_generator.words import STOP_WORDS, WORD, stem
+from quintet_servicekit.words import STOP_WORDS, WORD, stem
 
 
 class AnswerType(enum.Enum):

@@ -12,6 +12,7 @@ from quintet.generator.v1 import generator_service_pb2_grpc as pb_grpc
 from quintet_generator import wire
 from quintet_generator.completion_cache import CompletionCache
 from quintet_generator.engine import Backend, Engine
+from quintet_generator.evidence import EvidenceBackend
 from quintet_generator.extractive import ExtractiveBackend
 from quintet_generator.openai_backend import OpenAiBackend
 from quintet_generator.openvino_backend import OpenVinoBackend
@@ -39,6 +40,12 @@ async def open_application(settings: GeneratorSettings) -> AsyncIterator[Applica
             stack.push_async_callback(made.close)
             return made
 
+        def from_evidence(model: Backend) -> Backend:
+            if not settings.evidence_sentences:
+                return model
+            choosing = executor("evidence", queue=settings.slots + settings.queue)
+            return EvidenceBackend(model, choosing, sentences=settings.evidence_sentences)
+
         def backend(kind: BackendKind) -> Backend:
             if kind == "extractive":
                 return ExtractiveBackend(
@@ -49,15 +56,17 @@ async def open_application(settings: GeneratorSettings) -> AsyncIterator[Applica
                 encoding = executor("prompt encoding", queue=settings.slots + settings.queue)
                 batching = OpenVinoBackend(settings, encoding=encoding)
                 stack.push_async_callback(batching.close)
-                return batching
+                return from_evidence(batching)
             if kind == "openai":
                 server = OpenAiBackend(settings)
                 stack.push_async_callback(server.close)
                 return server
-            return TransformersBackend(
-                settings,
-                encoding=executor("prompt encoding"),
-                decoding=executor(settings.transformers_name),
+            return from_evidence(
+                TransformersBackend(
+                    settings,
+                    encoding=executor("prompt encoding"),
+                    decoding=executor(settings.transformers_name),
+                )
             )
 
         remote = await stack.enter_async_context(open_remote(settings.cache))

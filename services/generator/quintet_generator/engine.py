@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from quintet_generator import spans
+from quintet_generator.disclosure import undisclosed
 from quintet_generator.models import (
     Citation,
     Completed,
@@ -122,8 +123,11 @@ class Engine:
         info = self._infos[backend.name]
 
         async def compute() -> AsyncGenerator[Event]:
+            made = backend.generate(query, template)
+            if backend.operation == "chat":
+                made = undisclosed(made, template.instructions)
             with spans.generation(backend.operation, info, query, template.version) as observation:
-                async with aclosing(backend.generate(query, template)) as events:
+                async with aclosing(made) as events:
                     async for event in events:
                         match event:
                             case TextDelta():

@@ -51,7 +51,7 @@ class ExtractiveBackend:
         self.worth_keeping = False
         self._info = ModelInfo(
             name=self.name,
-            revision=_revision(sentences),
+            revision=revision(sentences),
             backend="extractive",
             context_tokens=0,
             tokenizer="",
@@ -147,9 +147,10 @@ def _end_of_token(text: str, number: int) -> int:
     return token.end() if token else len(text)
 
 
-def _revision(sentences: int) -> str:
-    """Return a digest of the code that decides, which stands in for weights."""
+def revision(sentences: int) -> str:
+    """Return a digest of the code that chooses sentences, which stands in for weights."""
     digest = hashlib.sha256(f"{sentences} {_MARGIN}".encode())
-    for name in ("relevance", "answer_types", "words", "extractive"):
+    for name in ("relevance", "answer_types", "extractive"):
         digest.update((files("quintet_generator") / f"{name}.py").read_bytes())
+    digest.update((files("quintet_servicekit") / "words.py").read_bytes())
     return digest.hexdigest()

@@ -23,8 +23,9 @@ from string import Template
 
 from quintet_generator.models import Passage, Prompt
 from quintet_servicekit.errors import Reason, ServiceError
+from quintet_servicekit.invisible import visible
 
-RENDERING = 1
+RENDERING = 2
 """Version of the code that makes a prompt of a template: raise it with each change of
 what `render` returns, or of how a backend puts that into its model's chat form."""
 
@@ -59,10 +60,22 @@ class PromptTemplate:
         return template
 
     def render(self, question: str, passages: Sequence[Passage]) -> Prompt:
-        """Return the prompt. Placeholders within question and passages stay as they are."""
-        numbered = (_as_data(*item) for item in enumerate(passages, start=1))
-        values = {"question": question, "passages": "\n".join(numbered)}
+        """Return the prompt. Placeholders within question and passages stay as they are.
+
+        The passages, best first, keep their numbers and stand so that the best begin and
+        end the row: what is in the middle of a long prompt is read least (Liu et al. 2023,
+        "Lost in the Middle").
+        """
+        mark = marker(question, passages)
+        numbered = [_as_data(mark, *item) for item in enumerate(passages, start=1)]
+        ordered = numbered[0::2] + numbered[1::2][::-1]
+        values = {"question": question, "passages": "\n".join(ordered)}
         return Prompt(self.system.substitute(values).strip(), self.user.substitute(values).strip())
+
+    @property
+    def instructions(self) -> str:
+        """The words of the system part, which are nobody's to read."""
+        return self.system.substitute({"question": "", "passages": ""})
 
 
 class Templates:
@@ -106,11 +119,28 @@ def _revision(templates: Sequence[PromptTemplate]) -> str:
 
 
 _TAG = re.compile(r"<(?=/?passage\b)", re.IGNORECASE)
+_MARKER_DIGITS = 6
 
 
-def _as_data(number: int, passage: Passage) -> str:
+def marker(question: str, passages: Sequence[Passage]) -> str:
+    """Return the mark of the passages' tags: six hex digits that stand in none of them
+    and not in the question, so that no text can close its own tag.
+
+    It is a digest of the passages: the same request gets the same prompt, and so the
+    same answer, and prompts with the same passages begin alike.
+    """
+    texts = [part for it in passages for part in (it.title, it.text)]
+    digest = hashlib.sha256(json.dumps(texts).encode())
+    while (mark := digest.hexdigest()[:_MARKER_DIGITS]) in question.lower() or any(
+        mark in text.lower() for text in texts
+    ):
+        digest.update(b"again")
+    return mark
+
+
+def _as_data(mark: str, number: int, passage: Passage) -> str:
     """Return a passage between tags that its own words cannot close."""
-    title = " ".join(passage.title.replace('"', "'").split())
+    title = " ".join(visible(passage.title).replace('"', "'").split())
     attribute = f' title="{_TAG.sub("< ", title)}"' if title else ""
-    text = _TAG.sub("< ", passage.text.strip())
-    return f'<passage number="{number}"{attribute}>\n{text}\n</passage>'
+    text = _TAG.sub("< ", visible(passage.text).strip())
+    return f'<passage-{mark} number="{number}"{attribute}>\n{text}\n</passage-{mark}>'

@@ -17,8 +17,8 @@ from itertools import pairwise
 
 from quintet_generator.answer_types import AnswerType, answer_type, offers
 from quintet_generator.models import Passage
-from quintet_generator.words import stems
 from quintet_servicekit.sentences import sentence_spans
+from quintet_servicekit.words import stems
 
 # Fitted on half of XQuAD's development questions, split by article, to the sentence
 # that holds the answer (listwise softmax), and rounded. bench/answer_quality.py

@@ -100,6 +100,34 @@ SUBSTITUTE_STEP_SKIPPED: Substitute.ValueType  # 6
 """An optional step was left out."""
 Global___Substitute: _TypeAlias = Substitute  # noqa: Y015
 
+class _LeftOutReason:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LeftOutReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LeftOutReason.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LEFT_OUT_REASON_UNSPECIFIED: _LeftOutReason.ValueType  # 0
+    """Never sent."""
+    LEFT_OUT_REASON_NO_ROOM: _LeftOutReason.ValueType  # 1
+    """The token budget had no room for it."""
+    LEFT_OUT_REASON_NEAR_DUPLICATE: _LeftOutReason.ValueType  # 2
+    """It says nearly the same as a better one."""
+    LEFT_OUT_REASON_INSTRUCTIONS: _LeftOutReason.ValueType  # 3
+    """All of it reads like instructions, and those are withheld."""
+
+class LeftOutReason(_LeftOutReason, metaclass=_LeftOutReasonEnumTypeWrapper):
+    """Why a passage that was found was not given to the generator."""
+
+LEFT_OUT_REASON_UNSPECIFIED: LeftOutReason.ValueType  # 0
+"""Never sent."""
+LEFT_OUT_REASON_NO_ROOM: LeftOutReason.ValueType  # 1
+"""The token budget had no room for it."""
+LEFT_OUT_REASON_NEAR_DUPLICATE: LeftOutReason.ValueType  # 2
+"""It says nearly the same as a better one."""
+LEFT_OUT_REASON_INSTRUCTIONS: LeftOutReason.ValueType  # 3
+"""All of it reads like instructions, and those are withheld."""
+Global___LeftOutReason: _TypeAlias = LeftOutReason  # noqa: Y015
+
 class _IngestOutcome:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -204,6 +232,9 @@ class AskRequest(_message.Message):
     CACHE_FIELD_NUMBER: _builtins.int
     FAIL_IF_DEGRADED_FIELD_NUMBER: _builtins.int
     MAX_STALENESS_FIELD_NUMBER: _builtins.int
+    TURNS_FIELD_NUMBER: _builtins.int
+    GROUNDED_ONLY_FIELD_NUMBER: _builtins.int
+    ABSTAIN_BELOW_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """Name of the collection."""
     question: _builtins.str
@@ -230,6 +261,14 @@ class AskRequest(_message.Message):
     """Whether a degraded answer must not be served: the call then ends as the failure
     that would have been passed over. Default false.
     """
+    grounded_only: _builtins.bool
+    """Whether sentences that no passage supports are left out. Text then comes sentence
+    by sentence. Default false: they are sent, and `Sentence.supported` is false.
+    """
+    abstain_below: _builtins.float
+    """Answerability below which the answer is that the documents don't say, 0 to 1. 0:
+    none. Absent: the server's default.
+    """
     @_builtins.property
     def filter(self) -> _retriever_service_pb2.Filter:
         """Only documents whose metadata match. Absent: all."""
@@ -243,6 +282,12 @@ class AskRequest(_message.Message):
         """How old a kept answer may be, since it was last found to hold, that is served
         possibly stale because nobody can tell whether it still holds. Absent: the
         server's default (24 h). 0: none is served.
+        """
+
+    @_builtins.property
+    def turns(self) -> _containers.RepeatedCompositeFieldContainer[Global___Turn]:
+        """Earlier questions of the conversation and their answers, oldest first, at most 16.
+        The question is understood in their light: see `resolved_question`.
         """
 
     def __init__(
@@ -262,21 +307,54 @@ class AskRequest(_message.Message):
         cache: Global___CachePolicy.ValueType = ...,
         fail_if_degraded: _builtins.bool = ...,
         max_staleness: _duration_pb2.Duration | None = ...,
+        turns: _abc.Iterable[Global___Turn] | None = ...,
+        grounded_only: _builtins.bool = ...,
+        abstain_below: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "_temperature", b"_temperature", "consistency", b"consistency", "filter", b"filter", "max_staleness", b"max_staleness", "seed", b"seed", "temperature", b"temperature"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_abstain_below", b"_abstain_below", "_seed", b"_seed", "_temperature", b"_temperature", "abstain_below", b"abstain_below", "consistency", b"consistency", "filter", b"filter", "max_staleness", b"max_staleness", "seed", b"seed", "temperature", b"temperature"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "_temperature", b"_temperature", "cache", b"cache", "collection", b"collection", "consistency", b"consistency", "fail_if_degraded", b"fail_if_degraded", "filter", b"filter", "max_staleness", b"max_staleness", "max_tokens", b"max_tokens", "mode", b"mode", "model", b"model", "passages", b"passages", "question", b"question", "seed", b"seed", "temperature", b"temperature", "template", b"template"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_abstain_below", b"_abstain_below", "_seed", b"_seed", "_temperature", b"_temperature", "abstain_below", b"abstain_below", "cache", b"cache", "collection", b"collection", "consistency", b"consistency", "fail_if_degraded", b"fail_if_degraded", "filter", b"filter", "grounded_only", b"grounded_only", "max_staleness", b"max_staleness", "max_tokens", b"max_tokens", "mode", b"mode", "model", b"model", "passages", b"passages", "question", b"question", "seed", b"seed", "temperature", b"temperature", "template", b"template", "turns", b"turns"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__abstain_below: _TypeAlias = _typing.Literal["abstain_below"]  # noqa: Y015
+    _WhichOneofArgType__abstain_below: _TypeAlias = _typing.Literal["_abstain_below", b"_abstain_below"]  # noqa: Y015
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
     _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
     _WhichOneofReturnType__temperature: _TypeAlias = _typing.Literal["temperature"]  # noqa: Y015
     _WhichOneofArgType__temperature: _TypeAlias = _typing.Literal["_temperature", b"_temperature"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__abstain_below) -> _WhichOneofReturnType__abstain_below | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__seed) -> _WhichOneofReturnType__seed | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__temperature) -> _WhichOneofReturnType__temperature | None: ...
 
 Global___AskRequest: _TypeAlias = AskRequest  # noqa: Y015
+
+@_typing.final
+class Turn(_message.Message):
+    """An earlier question and its answer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUESTION_FIELD_NUMBER: _builtins.int
+    ANSWER_FIELD_NUMBER: _builtins.int
+    question: _builtins.str
+    """The question, 1 to 4,000 characters, not blank."""
+    answer: _builtins.str
+    """The answer, at most 16,000 characters. May be empty."""
+    def __init__(
+        self,
+        *,
+        question: _builtins.str = ...,
+        answer: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "question", b"question"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Turn: _TypeAlias = Turn  # noqa: Y015
 
 @_typing.final
 class Degradation(_message.Message):
@@ -326,25 +404,141 @@ class Passage(_message.Message):
 
     NUMBER_FIELD_NUMBER: _builtins.int
     HIT_FIELD_NUMBER: _builtins.int
+    INSTRUCTIONS_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """Number of the passage in this answer, from 1."""
     @_builtins.property
     def hit(self) -> _retriever_service_pb2.Hit:
         """The chunk, its document, its scores."""
 
+    @_builtins.property
+    def instructions(self) -> _containers.RepeatedCompositeFieldContainer[Global___InstructionSpan]:
+        """What in the passage reads like an instruction to the model that answers. It is
+        there for people to judge; whether the model was given it is a server setting.
+        """
+
     def __init__(
         self,
         *,
         number: _builtins.int = ...,
         hit: _retriever_service_pb2.Hit | None = ...,
+        instructions: _abc.Iterable[Global___InstructionSpan] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["hit", b"hit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["hit", b"hit", "number", b"number"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hit", b"hit", "instructions", b"instructions", "number", b"number"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Passage: _TypeAlias = Passage  # noqa: Y015
+
+@_typing.final
+class InstructionSpan(_message.Message):
+    """A stretch of a document that reads like an instruction."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DOCUMENT_START_FIELD_NUMBER: _builtins.int
+    DOCUMENT_END_FIELD_NUMBER: _builtins.int
+    WITHHELD_FIELD_NUMBER: _builtins.int
+    document_start: _builtins.int
+    """First character in the document's content."""
+    document_end: _builtins.int
+    """One past its last character."""
+    withheld: _builtins.bool
+    """Whether it was kept from the model."""
+    def __init__(
+        self,
+        *,
+        document_start: _builtins.int = ...,
+        document_end: _builtins.int = ...,
+        withheld: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["document_end", b"document_end", "document_start", b"document_start", "withheld", b"withheld"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InstructionSpan: _TypeAlias = InstructionSpan  # noqa: Y015
+
+@_typing.final
+class Sentence(_message.Message):
+    """A sentence of the answer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ANSWER_START_FIELD_NUMBER: _builtins.int
+    ANSWER_END_FIELD_NUMBER: _builtins.int
+    SUPPORT_FIELD_NUMBER: _builtins.int
+    SUPPORTED_FIELD_NUMBER: _builtins.int
+    PASSAGES_FIELD_NUMBER: _builtins.int
+    answer_start: _builtins.int
+    """Its first character in the answer."""
+    answer_end: _builtins.int
+    """One past its last character."""
+    support: _builtins.float
+    """How well the passages together support it, 0 to 1: the share of its words that
+    they hold, weighted by rarity, less for numbers and names that they don't hold.
+    """
+    supported: _builtins.bool
+    """Whether that is enough, by the server's setting."""
+    @_builtins.property
+    def passages(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Numbers of the passages that it is cited to. The characters are in the citations
+        between its first and its last.
+        """
+
+    def __init__(
+        self,
+        *,
+        answer_start: _builtins.int = ...,
+        answer_end: _builtins.int = ...,
+        support: _builtins.float = ...,
+        supported: _builtins.bool = ...,
+        passages: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer_end", b"answer_end", "answer_start", b"answer_start", "passages", b"passages", "support", b"support", "supported", b"supported"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Sentence: _TypeAlias = Sentence  # noqa: Y015
+
+@_typing.final
+class Abstention(_message.Message):
+    """Whether the documents answer the question at all."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ABSTAINED_FIELD_NUMBER: _builtins.int
+    ANSWERABILITY_FIELD_NUMBER: _builtins.int
+    THRESHOLD_FIELD_NUMBER: _builtins.int
+    abstained: _builtins.bool
+    """Whether the answer is that they don't say. `passages` has the best ones all the
+    same; there are no citations.
+    """
+    answerability: _builtins.float
+    """How likely the passages hold an answer, 0 to 1, as it seemed before one was made. An
+    answer of which `grounded_only` left nothing is an abstention whatever this says.
+    """
+    threshold: _builtins.float
+    """The answerability below which the answer is that they don't say."""
+    def __init__(
+        self,
+        *,
+        abstained: _builtins.bool = ...,
+        answerability: _builtins.float = ...,
+        threshold: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abstained", b"abstained", "answerability", b"answerability", "threshold", b"threshold"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Abstention: _TypeAlias = Abstention  # noqa: Y015
 
 @_typing.final
 class Citation(_message.Message):
@@ -543,6 +737,48 @@ class AnswerCache(_message.Message):
 Global___AnswerCache: _TypeAlias = AnswerCache  # noqa: Y015
 
 @_typing.final
+class LeftOut(_message.Message):
+    """A passage that was found and not given to the generator."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DOCUMENT_ID_FIELD_NUMBER: _builtins.int
+    CHUNK_INDEX_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    SAME_AS_DOCUMENT_ID_FIELD_NUMBER: _builtins.int
+    SAME_AS_CHUNK_INDEX_FIELD_NUMBER: _builtins.int
+    document_id: _builtins.str
+    """Identifier of its document."""
+    chunk_index: _builtins.int
+    """Place of the chunk in its document, from 0."""
+    reason: Global___LeftOutReason.ValueType
+    """Why."""
+    tokens: _builtins.int
+    """Its tokens in the prompt. 0 where they were not counted."""
+    same_as_document_id: _builtins.str
+    """For a near-duplicate, the document that says the same."""
+    same_as_chunk_index: _builtins.int
+    """And the chunk of that document."""
+    def __init__(
+        self,
+        *,
+        document_id: _builtins.str = ...,
+        chunk_index: _builtins.int = ...,
+        reason: Global___LeftOutReason.ValueType = ...,
+        tokens: _builtins.int = ...,
+        same_as_document_id: _builtins.str = ...,
+        same_as_chunk_index: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_index", b"chunk_index", "document_id", b"document_id", "reason", b"reason", "same_as_chunk_index", b"same_as_chunk_index", "same_as_document_id", b"same_as_document_id", "tokens", b"tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LeftOut: _TypeAlias = LeftOut  # noqa: Y015
+
+@_typing.final
 class Trail(_message.Message):
     """What happened for a request, in order."""
 
@@ -551,6 +787,7 @@ class Trail(_message.Message):
     HOPS_FIELD_NUMBER: _builtins.int
     TOTAL_FIELD_NUMBER: _builtins.int
     TRACE_ID_FIELD_NUMBER: _builtins.int
+    LEFT_OUT_FIELD_NUMBER: _builtins.int
     trace_id: _builtins.str
     """Identifier of the request's trace, 32 hex digits."""
     @_builtins.property
@@ -561,16 +798,23 @@ class Trail(_message.Message):
     def total(self) -> _duration_pb2.Duration:
         """The request's whole time in the gateway."""
 
+    @_builtins.property
+    def left_out(self) -> _containers.RepeatedCompositeFieldContainer[Global___LeftOut]:
+        """Passages that were found and not given to the generator, best first. Empty for a
+        kept answer.
+        """
+
     def __init__(
         self,
         *,
         hops: _abc.Iterable[Global___Hop] | None = ...,
         total: _duration_pb2.Duration | None = ...,
         trace_id: _builtins.str = ...,
+        left_out: _abc.Iterable[Global___LeftOut] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["total", b"total"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["hops", b"hops", "total", b"total", "trace_id", b"trace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hops", b"hops", "left_out", b"left_out", "total", b"total", "trace_id", b"trace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -594,6 +838,11 @@ class AskResponse(_message.Message):
     MODEL_REVISION_FIELD_NUMBER: _builtins.int
     PROMPT_REVISION_FIELD_NUMBER: _builtins.int
     DEGRADATIONS_FIELD_NUMBER: _builtins.int
+    SENTENCES_FIELD_NUMBER: _builtins.int
+    DROPPED_SENTENCES_FIELD_NUMBER: _builtins.int
+    ABSTENTION_FIELD_NUMBER: _builtins.int
+    RESOLVED_QUESTION_FIELD_NUMBER: _builtins.int
+    REMOVED_LOADS_FIELD_NUMBER: _builtins.int
     answer: _builtins.str
     """The answer."""
     model: _builtins.str
@@ -608,6 +857,18 @@ class AskResponse(_message.Message):
     """Revision of the model: a hex digest of its weights and settings."""
     prompt_revision: _builtins.str
     """Revision of the prompt templates: a hex digest of all of them."""
+    dropped_sentences: _builtins.int
+    """Sentences that were left out because nothing supports them; only with
+    `grounded_only`.
+    """
+    resolved_question: _builtins.str
+    """The question as it was asked of the documents, where the turns say what it leaves
+    open. Empty: verbatim.
+    """
+    removed_loads: _builtins.int
+    """Images and other content from elsewhere that the answer would have loaded where it
+    is shown, and that were taken out of it (a server setting).
+    """
     @_builtins.property
     def citations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Citation]:
         """Its sources, by `answer_start`."""
@@ -636,6 +897,16 @@ class AskResponse(_message.Message):
         is.
         """
 
+    @_builtins.property
+    def sentences(self) -> _containers.RepeatedCompositeFieldContainer[Global___Sentence]:
+        """Its sentences in order."""
+
+    @_builtins.property
+    def abstention(self) -> Global___Abstention:
+        """Whether the documents answer the question. Absent where that is not judged: for a
+        question that is not in English, or of no words but function words.
+        """
+
     def __init__(
         self,
         *,
@@ -651,10 +922,15 @@ class AskResponse(_message.Message):
         model_revision: _builtins.str = ...,
         prompt_revision: _builtins.str = ...,
         degradations: _abc.Iterable[Global___Degradation] | None = ...,
+        sentences: _abc.Iterable[Global___Sentence] | None = ...,
+        dropped_sentences: _builtins.int = ...,
+        abstention: Global___Abstention | None = ...,
+        resolved_question: _builtins.str = ...,
+        removed_loads: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache", "trail", b"trail", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["abstention", b"abstention", "cache", b"cache", "trail", b"trail", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "cache", b"cache", "citations", b"citations", "consistency_token", b"consistency_token", "degradations", b"degradations", "finish_reason", b"finish_reason", "model", b"model", "model_revision", b"model_revision", "passages", b"passages", "prompt_revision", b"prompt_revision", "trail", b"trail", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abstention", b"abstention", "answer", b"answer", "cache", b"cache", "citations", b"citations", "consistency_token", b"consistency_token", "degradations", b"degradations", "dropped_sentences", b"dropped_sentences", "finish_reason", b"finish_reason", "model", b"model", "model_revision", b"model_revision", "passages", b"passages", "prompt_revision", b"prompt_revision", "removed_loads", b"removed_loads", "resolved_question", b"resolved_question", "sentences", b"sentences", "trail", b"trail", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -721,6 +997,10 @@ class Completed(_message.Message):
     MODEL_REVISION_FIELD_NUMBER: _builtins.int
     PROMPT_REVISION_FIELD_NUMBER: _builtins.int
     DEGRADATIONS_FIELD_NUMBER: _builtins.int
+    DROPPED_SENTENCES_FIELD_NUMBER: _builtins.int
+    ABSTENTION_FIELD_NUMBER: _builtins.int
+    RESOLVED_QUESTION_FIELD_NUMBER: _builtins.int
+    REMOVED_LOADS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Name of the model that answered."""
     finish_reason: _generator_service_pb2.FinishReason.ValueType
@@ -730,6 +1010,12 @@ class Completed(_message.Message):
     model_revision: _builtins.str
     """As in AskResponse."""
     prompt_revision: _builtins.str
+    """As in AskResponse."""
+    dropped_sentences: _builtins.int
+    """As in AskResponse."""
+    resolved_question: _builtins.str
+    """As in AskResponse."""
+    removed_loads: _builtins.int
     """As in AskResponse."""
     @_builtins.property
     def usage(self) -> Global___Usage:
@@ -747,6 +1033,10 @@ class Completed(_message.Message):
     def degradations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Degradation]:
         """As in AskResponse."""
 
+    @_builtins.property
+    def abstention(self) -> Global___Abstention:
+        """As in AskResponse."""
+
     def __init__(
         self,
         *,
@@ -759,10 +1049,14 @@ class Completed(_message.Message):
         model_revision: _builtins.str = ...,
         prompt_revision: _builtins.str = ...,
         degradations: _abc.Iterable[Global___Degradation] | None = ...,
+        dropped_sentences: _builtins.int = ...,
+        abstention: Global___Abstention | None = ...,
+        resolved_question: _builtins.str = ...,
+        removed_loads: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache", "trail", b"trail", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["abstention", b"abstention", "cache", b"cache", "trail", b"trail", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache", "consistency_token", b"consistency_token", "degradations", b"degradations", "finish_reason", b"finish_reason", "model", b"model", "model_revision", b"model_revision", "prompt_revision", b"prompt_revision", "trail", b"trail", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abstention", b"abstention", "cache", b"cache", "consistency_token", b"consistency_token", "degradations", b"degradations", "dropped_sentences", b"dropped_sentences", "finish_reason", b"finish_reason", "model", b"model", "model_revision", b"model_revision", "prompt_revision", b"prompt_revision", "removed_loads", b"removed_loads", "resolved_question", b"resolved_question", "trail", b"trail", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -778,6 +1072,7 @@ class AskStreamResponse(_message.Message):
     TEXT_DELTA_FIELD_NUMBER: _builtins.int
     CITATION_FIELD_NUMBER: _builtins.int
     COMPLETED_FIELD_NUMBER: _builtins.int
+    SENTENCE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def passages_found(self) -> Global___PassagesFound:
         """The passages; exactly once, first."""
@@ -794,6 +1089,10 @@ class AskStreamResponse(_message.Message):
     def completed(self) -> Global___Completed:
         """The end; exactly once, last."""
 
+    @_builtins.property
+    def sentence(self) -> Global___Sentence:
+        """A sentence that has been sent, after its citations."""
+
     def __init__(
         self,
         *,
@@ -801,12 +1100,13 @@ class AskStreamResponse(_message.Message):
         text_delta: Global___TextDelta | None = ...,
         citation: Global___Citation | None = ...,
         completed: Global___Completed | None = ...,
+        sentence: Global___Sentence | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["citation", b"citation", "completed", b"completed", "event", b"event", "passages_found", b"passages_found", "text_delta", b"text_delta"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["citation", b"citation", "completed", b"completed", "event", b"event", "passages_found", b"passages_found", "sentence", b"sentence", "text_delta", b"text_delta"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["citation", b"citation", "completed", b"completed", "event", b"event", "passages_found", b"passages_found", "text_delta", b"text_delta"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["citation", b"citation", "completed", b"completed", "event", b"event", "passages_found", b"passages_found", "sentence", b"sentence", "text_delta", b"text_delta"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["passages_found", "text_delta", "citation", "completed"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["passages_found", "text_delta", "citation", "completed", "sentence"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from quintet_generator.answer_types import AnswerType, answer_type, offers
-from quintet_generator.words import stem, stems
+from quintet_servicekit.words import stem, stems
 
 
 @pytest.mark.parametrize(

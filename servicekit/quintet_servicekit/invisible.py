@@ -1,0 +1,27 @@
+"""Characters that a reader does not see and a model or a terminal does.
+
+Control characters, those that turn the direction of writing, those without width, and
+the tags and runs of variation selectors with which whole texts can be hidden. Joiners
+between letters that are not ASCII stay: Persian, Hindi and emoji are written with them.
+"""
+
+from __future__ import annotations
+
+import re
+
+INVISIBLE = re.compile(
+    "["
+    "\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f"  # controls but tab and line ends
+    "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f"
+    "\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff0-\ufffb"
+    "\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
+    "]+"
+    "|(?<![^\x00-\x7f])[\u200c\u200d]|[\u200c\u200d](?![^\x00-\x7f])"
+    "|[\ufe00-\ufe0f]{2,}"
+)
+"""A run of them."""
+
+
+def visible(text: str) -> str:
+    """Return the text without them."""
+    return INVISIBLE.sub("", text)
