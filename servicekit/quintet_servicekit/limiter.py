@@ -7,7 +7,7 @@ for all: answers from a cache and from a language model differ a thousandfold, a
 in seconds tells of both whether they waited. The decrease is in proportion to how late calls
 were, as in DCTCP (Alizadeh et al., 2010). And as in TCP's recovery (RFC 6582) calls that
 began before the last decrease do not cause the next, so that one burst is answered once.
-docs/adr/0008 has what else was weighed, and figures.
+docs/adr/0010 has what else was weighed, and figures.
 
 Pure: it reads no clock and knows no call. `admission` applies it.
 """
