@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 from evaluation.scoring import Run
@@ -23,19 +23,22 @@ _AT_ONCE = 4
 """Searches under way at once."""
 
 
-@asynccontextmanager
-async def ingested(stub: Any, documents: Mapping[str, str]) -> AsyncIterator[str]:
+def ingested(stub: Any, documents: Mapping[str, str]) -> AbstractAsyncContextManager[str]:
     """Yield the name of a new collection that holds the documents, each in one piece;
     it is deleted after. Raises RuntimeError when one is refused."""
+    return collection_of(
+        stub, (pb.Document(id=id_, content=text, whole=True) for id_, text in documents.items())
+    )
+
+
+@asynccontextmanager
+async def collection_of(stub: Any, documents: Iterable[pb.Document]) -> AsyncIterator[str]:
+    """Yield the name of a new collection that holds the documents; it is deleted after.
+    Raises RuntimeError when one is refused."""
     name = f"evaluation-{secrets.token_hex(6)}"
     await stub.CreateCollection(pb.CreateCollectionRequest(name=name))
     try:
-        requests = (
-            pb.IngestRequest(
-                collection=name, document=pb.Document(id=id_, content=text, whole=True)
-            )
-            for id_, text in documents.items()
-        )
+        requests = (pb.IngestRequest(collection=name, document=it) for it in documents)
         async for response in stub.Ingest(requests):
             if response.HasField("refused"):
                 raise RuntimeError(f"{response.document_id}: {response.refused.message}")
