@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -17,6 +17,7 @@ from quintet_retriever.models import (
     DeletedCollection,
     DeletedDocument,
     Document,
+    DocumentChunks,
     DocumentInput,
     NewCollection,
     NewDocument,
@@ -35,6 +36,10 @@ T = TypeVar("T")
 _REASONS_OF_AN_OLD_KEY = frozenset({Reason.DIMENSION_MISMATCH, Reason.MODEL_MISMATCH})
 """What a search or write meets, before it reaches the store, when the collection was
 made anew with other settings."""
+
+
+_ATTEMPTS = 4
+"""Looks at a collection that others replace again and again."""
 
 
 class Store(Protocol):
@@ -58,10 +63,19 @@ class Store(Protocol):
     ) -> DeletedCollection | None:
         """Delete the collection; None without it."""
 
+    async def switch_collections(
+        self, name: str, other: str, expected: Epoch
+    ) -> Mapping[str, Epoch] | None:
+        """Exchange the names of two collections; return each name's new epoch, None
+        without one of them. Raises CONFLICT if `name` is not at `expected`."""
+
     async def write_document(
         self, key: CollectionKey, new: NewDocument, once: RequestKey | None
     ) -> WrittenDocument:
         """Write the document, replacing one of its id whole."""
+
+    async def read_chunks(self, key: CollectionKey, document_id: str) -> DocumentChunks | None:
+        """Return the chunks of the document of that id, by their place."""
 
     async def read_document(
         self, key: CollectionKey, document_id: str, *, include_content: bool
@@ -147,6 +161,24 @@ class Engine:
         await self._news.announce(name, deleted.epoch)
         return deleted
 
+    async def switch_collections(
+        self, name: str, other: str, expected: Epoch
+    ) -> Mapping[str, Epoch]:
+        """Exchange the names of two collections; return each name's new epoch.
+
+        Raises COLLECTION_NOT_FOUND, or CONFLICT if `name` was written since `expected`.
+        """
+        epochs = await self._store.switch_collections(name, other, expected)
+        if epochs is None:
+            # Says which of them.
+            for each in (name, other):
+                await self.get_collection(each)
+            raise _no_collection(name)
+        for each, epoch in epochs.items():
+            self._keys.pop(each, None)
+            await self._news.announce(each, epoch)
+        return epochs
+
     async def upsert(
         self,
         collection: str,
@@ -188,6 +220,14 @@ class Engine:
                 key, document_id, include_content=include_content
             ),
         )
+        return _present(found, collection, document_id)
+
+    async def get_chunks(self, collection: str, document_id: str) -> DocumentChunks:
+        """Return the document's chunks.
+
+        Raises COLLECTION_NOT_FOUND or DOCUMENT_NOT_FOUND.
+        """
+        found = await self._in(collection, lambda key: self._store.read_chunks(key, document_id))
         return _present(found, collection, document_id)
 
     async def list_documents(
@@ -252,12 +292,14 @@ class Engine:
                 if error.reason not in _REASONS_OF_AN_OLD_KEY:
                     raise
             # Deleted through another replica, perhaps, and made anew.
-        key = (await self.get_collection(name)).key
-        try:
-            return await work(key)
-        except CollectionGoneError:
-            self._keys.pop(name, None)
-            raise _no_collection(name) from None
+        for _ in range(_ATTEMPTS):
+            key = (await self.get_collection(name)).key
+            try:
+                return await work(key)
+            except CollectionGoneError:
+                # Replaced by another of its name since we looked.
+                self._keys.pop(name, None)
+        raise ServiceError(Reason.CONFLICT, "the collection is being replaced; repeat the call")
 
 
 def _embeddings(field: str, document: DocumentInput, dimension: int) -> NDArray[np.float32]:

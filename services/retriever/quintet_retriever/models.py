@@ -146,6 +146,15 @@ class Document:
     chunk_count: int
 
 
+@dataclass(frozen=True, slots=True)
+class DocumentChunks:
+    """A document's chunks as they are read, and what they are of."""
+
+    version: int
+    embedding_revision: str
+    chunks: tuple[Chunk, ...]
+
+
 class Mode(enum.Enum):
     """How hits are found and ordered."""
 

@@ -56,6 +56,18 @@ def collection_name(name: str, field: str = "collection") -> str:
     return name
 
 
+def switch(request: pb.SwitchCollectionsRequest) -> tuple[str, str, Epoch]:
+    """Return both names and the epoch that the first is to be at. Raises INVALID_FIELD."""
+    checks = Checks()
+    _check_name(checks, "name", request.name)
+    _check_name(checks, "other", request.other)
+    if request.name == request.other:
+        checks.refuse("other", "must be another collection")
+    checks.done()
+    expected = decode_token(request.name, request.consistency_token, "consistency_token")
+    return request.name, request.other, expected
+
+
 def document_id(collection: str, identifier: str) -> tuple[str, str]:
     """Return both if they are well-formed. Raises INVALID_FIELD."""
     checks = Checks()

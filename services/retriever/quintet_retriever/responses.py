@@ -8,7 +8,15 @@ from datetime import datetime
 from google.protobuf import struct_pb2, timestamp_pb2
 
 from quintet.retriever.v1 import retriever_service_pb2 as pb
-from quintet_retriever.models import Collection, Document, Hit, Metadata, Mode, WrittenDocument
+from quintet_retriever.models import (
+    Collection,
+    Document,
+    DocumentChunks,
+    Hit,
+    Metadata,
+    Mode,
+    WrittenDocument,
+)
 
 MAX_PAGE_BYTES = 3 * 2**20
 """Most bytes of a page of documents, whose metadata may be 64 KiB each. gRPC's
@@ -48,6 +56,18 @@ def document_message(document: Document) -> pb.Document:
         update_time=_timestamp(document.update_time),
         chunk_count=document.chunk_count,
         content_length=document.content_length,
+    )
+
+
+def chunks_message(found: DocumentChunks) -> pb.GetChunksResponse:
+    """Return the message of a document's chunks."""
+    return pb.GetChunksResponse(
+        version=found.version,
+        embedding_revision=found.embedding_revision,
+        chunks=[
+            pb.Chunk(text=it.text, start=it.start, end=it.end, tokens=it.tokens, vector=it.vector)
+            for it in found.chunks
+        ],
     )
 
 

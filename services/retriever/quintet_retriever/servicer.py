@@ -44,7 +44,10 @@ class RetrieverServicer(pb_grpc.RetrieverServiceServicer):
         """See the contract."""
         name = requests.collection_name(request.name, "name")
         found = await self._engine.get_collection(name)
-        return pb.GetCollectionResponse(collection=responses.collection_message(found))
+        return pb.GetCollectionResponse(
+            collection=responses.collection_message(found),
+            consistency_token=encode_token(name, found.epoch),
+        )
 
     async def ListCollections(
         self, request: pb.ListCollectionsRequest, context: Context
@@ -69,6 +72,17 @@ class RetrieverServicer(pb_grpc.RetrieverServiceServicer):
         return pb.DeleteCollectionResponse(
             deleted_documents=deleted.document_count,
             consistency_token=encode_token(name, deleted.epoch),
+        )
+
+    async def SwitchCollections(
+        self, request: pb.SwitchCollectionsRequest, context: Context
+    ) -> pb.SwitchCollectionsResponse:
+        """See the contract."""
+        name, other, expected = requests.switch(request)
+        epochs = await self._engine.switch_collections(name, other, expected)
+        return pb.SwitchCollectionsResponse(
+            consistency_token=encode_token(name, epochs[name]),
+            other_consistency_token=encode_token(other, epochs[other]),
         )
 
     async def UpsertDocuments(
@@ -96,6 +110,14 @@ class RetrieverServicer(pb_grpc.RetrieverServiceServicer):
             document=responses.document_message(found),
             consistency_token=encode_token(collection, epoch),
         )
+
+    async def GetChunks(
+        self, request: pb.GetChunksRequest, context: Context
+    ) -> pb.GetChunksResponse:
+        """See the contract."""
+        collection, identifier = requests.document_id(request.collection, request.id)
+        found = await self._engine.get_chunks(collection, identifier)
+        return responses.chunks_message(found)
 
     async def ListDocuments(
         self, request: pb.ListDocumentsRequest, context: Context

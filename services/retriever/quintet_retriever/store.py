@@ -21,11 +21,13 @@ from quintet_retriever.database import Database, Operation, Statement
 from quintet_retriever.filter_sql import FilterSql
 from quintet_retriever.filters import Condition
 from quintet_retriever.models import (
+    Chunk,
     Collection,
     CollectionKey,
     DeletedCollection,
     DeletedDocument,
     Document,
+    DocumentChunks,
     NewCollection,
     NewDocument,
     RequestKey,
@@ -34,6 +36,7 @@ from quintet_retriever.models import (
 from quintet_retriever.once import keep, key_parameters, run_once
 from quintet_retriever.settings import Settings
 from quintet_retriever.tables import Tables
+from quintet_retriever.vectors import bytes_of
 from quintet_servicekit.consistency import LAST, Epoch
 from quintet_servicekit.errors import Reason, ServiceError
 
@@ -94,10 +97,7 @@ class PostgresStore:
             once,
             # Those who make one of a name wait here before they draw its id, so that a
             # later collection of the name has a greater one.
-            Statement(
-                sql.SQL("SELECT pg_advisory_xact_lock(hashtextextended(%(name)s, %(seed)s))"),
-                {"name": new.name, "seed": _NAMES},
-            ),
+            _hold_name(new.name),
             Statement(
                 sql.SQL(
                     "WITH made AS ("
@@ -176,6 +176,34 @@ class PostgresStore:
         if not rows:
             return None
         return DeletedCollection(rows[0]["document_count"], Epoch(rows[0]["id"], LAST))
+
+    async def switch_collections(
+        self, name: str, other: str, expected: Epoch
+    ) -> dict[str, Epoch] | None:
+        """Exchange the names of two collections; return each name's new epoch, None if
+        there is no such collection.
+
+        Raises `ServiceError` CONFLICT if `name` is not at the epoch `expected`.
+        """
+        rows = await self._database.run(
+            Operation("UPDATE", "collection", "UPDATE collection INSERT outbox"),
+            # As those who make or delete one of a name; in one order, lest two wait for
+            # each other.
+            *(_hold_name(each) for each in sorted((name, other))),
+            Statement(
+                sql.SQL(
+                    "SELECT * FROM retriever.switch_collections("
+                    "%(name)s, %(other)s, %(id)s, %(epoch)s)"
+                ),
+                {
+                    "name": name,
+                    "other": other,
+                    "id": expected.collection,
+                    "epoch": expected.number,
+                },
+            ),
+        )
+        return {row["name"]: Epoch(row["id"], row["epoch"]) for row in rows} or None
 
     async def write_document(
         self, key: CollectionKey, new: NewDocument, once: RequestKey | None = None
@@ -291,6 +319,38 @@ class PostgresStore:
         epoch = Epoch(key.id, rows[0].pop("epoch"))
         return Document(**rows[0]), epoch
 
+    async def read_chunks(self, key: CollectionKey, document_id: str) -> DocumentChunks | None:
+        """Return the chunks of the document of that id, by their place."""
+        tables = Tables.of(key.id)
+        rows = await self._database.run(
+            Operation("SELECT", "chunk", "SELECT document SELECT chunk"),
+            Statement(
+                sql.SQL(
+                    "SELECT d.version, c.text, c.start_char AS start, c.end_char AS end,"
+                    " c.tokens, c.embedding AS vector FROM {document} AS d"
+                    " JOIN {chunk} AS c ON c.document_key = d.key"
+                    " WHERE d.id = %(id)s ORDER BY c.chunk_index"
+                ).format(document=tables.document, chunk=tables.chunk),
+                {"id": document_id},
+            ),
+        )
+        if not rows:
+            return None
+        return DocumentChunks(
+            version=rows[0]["version"],
+            embedding_revision=key.embedding_revision,
+            chunks=tuple(
+                Chunk(
+                    text=row["text"],
+                    start=row["start"],
+                    end=row["end"],
+                    tokens=row["tokens"],
+                    vector=bytes_of(row["vector"].to_numpy()),
+                )
+                for row in rows
+            ),
+        )
+
     async def list_documents(
         self, key: CollectionKey, after: str, limit: int, condition: Condition | None
     ) -> Sequence[Document]:
@@ -372,6 +432,17 @@ class PostgresStore:
             ),
         )
         return Epoch(key.id, rows[0]["epoch"]) if rows else None
+
+
+def _collection_named(name: str) -> Statement:
+    return Statement(_COLLECTION + sql.SQL(" WHERE name = %(name)s"), {"name": name})
+
+
+def _hold_name(name: str) -> Statement:
+    return Statement(
+        sql.SQL("SELECT pg_advisory_xact_lock(hashtextextended(%(name)s, %(seed)s))"),
+        {"name": name, "seed": _NAMES},
+    )
 
 
 def _share_of(key: CollectionKey) -> Statement:

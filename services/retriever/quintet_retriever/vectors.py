@@ -21,6 +21,11 @@ def unpacked(packed: Sequence[bytes], dimension: int) -> NDArray[np.float32]:
     return np.frombuffer(b"".join(packed), dtype="<f4").reshape(len(packed), dimension)
 
 
+def bytes_of(vector: NDArray[np.float32]) -> bytes:
+    """Return a vector as little-endian 32-bit floats."""
+    return vector.astype("<f4", copy=False).tobytes()
+
+
 def directionless(rows: NDArray[np.float32]) -> NDArray[np.intp]:
     """Return the indices of the rows of float32 [number, dimension] that have no
     cosine with another: zero, or not finite."""

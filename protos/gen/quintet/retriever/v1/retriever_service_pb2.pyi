@@ -241,6 +241,9 @@ class GetCollectionResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     COLLECTION_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_TOKEN_FIELD_NUMBER: _builtins.int
+    consistency_token: _builtins.str
+    """Consistency token of the state that it was read from."""
     @_builtins.property
     def collection(self) -> Global___Collection:
         """The collection."""
@@ -249,10 +252,11 @@ class GetCollectionResponse(_message.Message):
         self,
         *,
         collection: Global___Collection | None = ...,
+        consistency_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "consistency_token", b"consistency_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -366,6 +370,64 @@ class DeleteCollectionResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeleteCollectionResponse: _TypeAlias = DeleteCollectionResponse  # noqa: Y015
+
+@_typing.final
+class SwitchCollectionsRequest(_message.Message):
+    """Request of SwitchCollections."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    OTHER_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_TOKEN_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name of the collection that another one takes the place of."""
+    other: _builtins.str
+    """Name of the other, under which the first one is found afterwards."""
+    consistency_token: _builtins.str
+    """The newest consistency token of `name`. If `name` was written since, nothing is
+    switched, and the call ends with CONFLICT.
+    """
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        other: _builtins.str = ...,
+        consistency_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consistency_token", b"consistency_token", "name", b"name", "other", b"other"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SwitchCollectionsRequest: _TypeAlias = SwitchCollectionsRequest  # noqa: Y015
+
+@_typing.final
+class SwitchCollectionsResponse(_message.Message):
+    """Response of SwitchCollections."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONSISTENCY_TOKEN_FIELD_NUMBER: _builtins.int
+    OTHER_CONSISTENCY_TOKEN_FIELD_NUMBER: _builtins.int
+    consistency_token: _builtins.str
+    """Consistency token of what `name` leads to now."""
+    other_consistency_token: _builtins.str
+    """Consistency token of what `other` leads to now."""
+    def __init__(
+        self,
+        *,
+        consistency_token: _builtins.str = ...,
+        other_consistency_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consistency_token", b"consistency_token", "other_consistency_token", b"other_consistency_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SwitchCollectionsResponse: _TypeAlias = SwitchCollectionsResponse  # noqa: Y015
 
 @_typing.final
 class Chunk(_message.Message):
@@ -681,6 +743,66 @@ class GetDocumentResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetDocumentResponse: _TypeAlias = GetDocumentResponse  # noqa: Y015
+
+@_typing.final
+class GetChunksRequest(_message.Message):
+    """Request of GetChunks."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
+    collection: _builtins.str
+    """Name of the collection."""
+    id: _builtins.str
+    """Identifier of the document."""
+    def __init__(
+        self,
+        *,
+        collection: _builtins.str = ...,
+        id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetChunksRequest: _TypeAlias = GetChunksRequest  # noqa: Y015
+
+@_typing.final
+class GetChunksResponse(_message.Message):
+    """Response of GetChunks."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    CHUNKS_FIELD_NUMBER: _builtins.int
+    EMBEDDING_REVISION_FIELD_NUMBER: _builtins.int
+    version: _builtins.int
+    """Version of the document that they are of."""
+    embedding_revision: _builtins.str
+    """Revision of the model that made their vectors."""
+    @_builtins.property
+    def chunks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Chunk]:
+        """Its chunks by `start`, up to 20,000 (a server setting) of 2 KB each: allow
+        for messages of 64 MiB.
+        """
+
+    def __init__(
+        self,
+        *,
+        version: _builtins.int = ...,
+        chunks: _abc.Iterable[Global___Chunk] | None = ...,
+        embedding_revision: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunks", b"chunks", "embedding_revision", b"embedding_revision", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetChunksResponse: _TypeAlias = GetChunksResponse  # noqa: Y015
 
 @_typing.final
 class ListDocumentsRequest(_message.Message):

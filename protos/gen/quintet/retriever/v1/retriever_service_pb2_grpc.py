@@ -65,6 +65,11 @@ class RetrieverServiceStub(object):
                 request_serializer=quintet_dot_retriever_dot_v1_dot_retriever__service__pb2.DeleteCollectionRequest.SerializeToString,
                 response_deserializer=quintet_dot_retriever_dot_v1_dot_retriever__service__pb2.DeleteCollectionResponse.FromString,
                 _registered_method=True)
+        self.SwitchCollections = channel.unary_unary(
+                '/quintet.retriever.v1.RetrieverService/SwitchCollections',
+                request_serializer=quintet_dot_retriever_dot_v1_dot_retriever__service__pb2.SwitchCollectionsRequest.SerializeToString,
+                response_deserializer=quintet_dot_retriever_dot_v1_dot_retriever__service__pb2.SwitchCollectionsResponse.FromString,
+                _registered_method=True)
         self.UpsertDocuments = channel.unary_unary(
                 '/quintet.retriever.v1.RetrieverService/UpsertDocuments',
                 request_serializer=quintet_dot_retriever_dot_v1_dot_retriever__service__pb2.UpsertDocumentsRequest.SerializeToString,
@@ -74,6 +79,11 @@ class RetrieverServiceStub(object):
                 '/quintet.retriever.v1.RetrieverService/GetDocument',
                 request_serializer=quintet_dot_retriever_dot_v1_dot_retriever__service__pb2.GetDocumentRequest.SerializeToString,
                 response_deserializer=quintet_dot_retriever_dot_v1_dot_retriever__service__pb2.GetDocumentResponse.FromString,
+                _registered_method=True)
+        self.GetChunks = channel.unary_unary(
+                '/quintet.retriever.v1.RetrieverService/GetChunks',
+                request_serializer=quintet_dot_retriever_dot_v1_dot_retriever__service__pb2.GetChunksRequest.SerializeToString,
+                response_deserializer=quintet_dot_retriever_dot_v1_dot_retriever__service__pb2.GetChunksResponse.FromString,
                 _registered_method=True)
         self.ListDocuments = channel.unary_unary(
                 '/quintet.retriever.v1.RetrieverService/ListDocuments',
@@ -140,6 +150,15 @@ class RetrieverServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SwitchCollections(self, request, context):
+        """Exchanges the names of two collections with all that they hold, in one
+        transaction: how one that was built anew beside another takes its place, and how
+        it goes back. What was kept of either is out of date then.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def UpsertDocuments(self, request, context):
         """Writes documents, one transaction each: a document is replaced whole or
         not at all. The whole batch is validated before the first is written.
@@ -150,6 +169,14 @@ class RetrieverServiceServicer(object):
 
     def GetDocument(self, request, context):
         """Returns one document.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetChunks(self, request, context):
+        """Returns a document's chunks with their vectors, so that those that stay as they
+        are when it changes need not be embedded again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -208,6 +235,11 @@ def add_RetrieverServiceServicer_to_server(servicer, server):
                     request_deserializer=quintet_dot_retriever_dot_v1_dot_retriever__service__pb2.DeleteCollectionRequest.FromString,
                     response_serializer=quintet_dot_retriever_dot_v1_dot_retriever__service__pb2.DeleteCollectionResponse.SerializeToString,
             ),
+            'SwitchCollections': grpc.unary_unary_rpc_method_handler(
+                    servicer.SwitchCollections,
+                    request_deserializer=quintet_dot_retriever_dot_v1_dot_retriever__service__pb2.SwitchCollectionsRequest.FromString,
+                    response_serializer=quintet_dot_retriever_dot_v1_dot_retriever__service__pb2.SwitchCollectionsResponse.SerializeToString,
+            ),
             'UpsertDocuments': grpc.unary_unary_rpc_method_handler(
                     servicer.UpsertDocuments,
                     request_deserializer=quintet_dot_retriever_dot_v1_dot_retriever__service__pb2.UpsertDocumentsRequest.FromString,
@@ -217,6 +249,11 @@ def add_RetrieverServiceServicer_to_server(servicer, server):
                     servicer.GetDocument,
                     request_deserializer=quintet_dot_retriever_dot_v1_dot_retriever__service__pb2.GetDocumentRequest.FromString,
                     response_serializer=quintet_dot_retriever_dot_v1_dot_retriever__service__pb2.GetDocumentResponse.SerializeToString,
+            ),
+            'GetChunks': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetChunks,
+                    request_deserializer=quintet_dot_retriever_dot_v1_dot_retriever__service__pb2.GetChunksRequest.FromString,
+                    response_serializer=quintet_dot_retriever_dot_v1_dot_retriever__service__pb2.GetChunksResponse.SerializeToString,
             ),
             'ListDocuments': grpc.unary_unary_rpc_method_handler(
                     servicer.ListDocuments,
@@ -369,6 +406,33 @@ class RetrieverService(object):
             _registered_method=True)
 
     @staticmethod
+    def SwitchCollections(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/quintet.retriever.v1.RetrieverService/SwitchCollections',
+            quintet_dot_retriever_dot_v1_dot_retriever__service__pb2.SwitchCollectionsRequest.SerializeToString,
+            quintet_dot_retriever_dot_v1_dot_retriever__service__pb2.SwitchCollectionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def UpsertDocuments(request,
             target,
             options=(),
@@ -412,6 +476,33 @@ class RetrieverService(object):
             '/quintet.retriever.v1.RetrieverService/GetDocument',
             quintet_dot_retriever_dot_v1_dot_retriever__service__pb2.GetDocumentRequest.SerializeToString,
             quintet_dot_retriever_dot_v1_dot_retriever__service__pb2.GetDocumentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetChunks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/quintet.retriever.v1.RetrieverService/GetChunks',
+            quintet_dot_retriever_dot_v1_dot_retriever__service__pb2.GetChunksRequest.SerializeToString,
+            quintet_dot_retriever_dot_v1_dot_retriever__service__pb2.GetChunksResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -56,12 +56,21 @@ class RetrieverServiceStub:
     """Lists collections by name, in pages."""
     DeleteCollection: _grpc.UnaryUnaryMultiCallable[_retriever_service_pb2.DeleteCollectionRequest, _retriever_service_pb2.DeleteCollectionResponse]
     """Deletes a collection and all that is in it."""
+    SwitchCollections: _grpc.UnaryUnaryMultiCallable[_retriever_service_pb2.SwitchCollectionsRequest, _retriever_service_pb2.SwitchCollectionsResponse]
+    """Exchanges the names of two collections with all that they hold, in one
+    transaction: how one that was built anew beside another takes its place, and how
+    it goes back. What was kept of either is out of date then.
+    """
     UpsertDocuments: _grpc.UnaryUnaryMultiCallable[_retriever_service_pb2.UpsertDocumentsRequest, _retriever_service_pb2.UpsertDocumentsResponse]
     """Writes documents, one transaction each: a document is replaced whole or
     not at all. The whole batch is validated before the first is written.
     """
     GetDocument: _grpc.UnaryUnaryMultiCallable[_retriever_service_pb2.GetDocumentRequest, _retriever_service_pb2.GetDocumentResponse]
     """Returns one document."""
+    GetChunks: _grpc.UnaryUnaryMultiCallable[_retriever_service_pb2.GetChunksRequest, _retriever_service_pb2.GetChunksResponse]
+    """Returns a document's chunks with their vectors, so that those that stay as they
+    are when it changes need not be embedded again.
+    """
     ListDocuments: _grpc.UnaryUnaryMultiCallable[_retriever_service_pb2.ListDocumentsRequest, _retriever_service_pb2.ListDocumentsResponse]
     """Lists documents by id, in pages, without content."""
     DeleteDocument: _grpc.UnaryUnaryMultiCallable[_retriever_service_pb2.DeleteDocumentRequest, _retriever_service_pb2.DeleteDocumentResponse]
@@ -100,12 +109,21 @@ class RetrieverServiceAsyncStub(RetrieverServiceStub):
     """Lists collections by name, in pages."""
     DeleteCollection: _aio.UnaryUnaryMultiCallable[_retriever_service_pb2.DeleteCollectionRequest, _retriever_service_pb2.DeleteCollectionResponse]  # type: ignore[assignment]
     """Deletes a collection and all that is in it."""
+    SwitchCollections: _aio.UnaryUnaryMultiCallable[_retriever_service_pb2.SwitchCollectionsRequest, _retriever_service_pb2.SwitchCollectionsResponse]  # type: ignore[assignment]
+    """Exchanges the names of two collections with all that they hold, in one
+    transaction: how one that was built anew beside another takes its place, and how
+    it goes back. What was kept of either is out of date then.
+    """
     UpsertDocuments: _aio.UnaryUnaryMultiCallable[_retriever_service_pb2.UpsertDocumentsRequest, _retriever_service_pb2.UpsertDocumentsResponse]  # type: ignore[assignment]
     """Writes documents, one transaction each: a document is replaced whole or
     not at all. The whole batch is validated before the first is written.
     """
     GetDocument: _aio.UnaryUnaryMultiCallable[_retriever_service_pb2.GetDocumentRequest, _retriever_service_pb2.GetDocumentResponse]  # type: ignore[assignment]
     """Returns one document."""
+    GetChunks: _aio.UnaryUnaryMultiCallable[_retriever_service_pb2.GetChunksRequest, _retriever_service_pb2.GetChunksResponse]  # type: ignore[assignment]
+    """Returns a document's chunks with their vectors, so that those that stay as they
+    are when it changes need not be embedded again.
+    """
     ListDocuments: _aio.UnaryUnaryMultiCallable[_retriever_service_pb2.ListDocumentsRequest, _retriever_service_pb2.ListDocumentsResponse]  # type: ignore[assignment]
     """Lists documents by id, in pages, without content."""
     DeleteDocument: _aio.UnaryUnaryMultiCallable[_retriever_service_pb2.DeleteDocumentRequest, _retriever_service_pb2.DeleteDocumentResponse]  # type: ignore[assignment]
@@ -167,6 +185,17 @@ class RetrieverServiceServicer(metaclass=_abc_1.ABCMeta):
         """Deletes a collection and all that is in it."""
 
     @_abc_1.abstractmethod
+    def SwitchCollections(
+        self,
+        request: _retriever_service_pb2.SwitchCollectionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_retriever_service_pb2.SwitchCollectionsResponse, _abc.Awaitable[_retriever_service_pb2.SwitchCollectionsResponse]]:
+        """Exchanges the names of two collections with all that they hold, in one
+        transaction: how one that was built anew beside another takes its place, and how
+        it goes back. What was kept of either is out of date then.
+        """
+
+    @_abc_1.abstractmethod
     def UpsertDocuments(
         self,
         request: _retriever_service_pb2.UpsertDocumentsRequest,
@@ -183,6 +212,16 @@ class RetrieverServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_retriever_service_pb2.GetDocumentResponse, _abc.Awaitable[_retriever_service_pb2.GetDocumentResponse]]:
         """Returns one document."""
+
+    @_abc_1.abstractmethod
+    def GetChunks(
+        self,
+        request: _retriever_service_pb2.GetChunksRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_retriever_service_pb2.GetChunksResponse, _abc.Awaitable[_retriever_service_pb2.GetChunksResponse]]:
+        """Returns a document's chunks with their vectors, so that those that stay as they
+        are when it changes need not be embedded again.
+        """
 
     @_abc_1.abstractmethod
     def ListDocuments(
