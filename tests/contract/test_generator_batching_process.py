@@ -11,6 +11,8 @@ import pytest
 from quintet_generator.batch_messages import BatchConfig, Start, command, command_line
 from quintet_generator.batching import BatchingProcess
 from quintet_generator.models import Token
+from quintet_servicekit.breaker import Breaker, State
+from quintet_servicekit.breaker_policy import BreakerSettings
 from quintet_servicekit.errors import Reason, ServiceError
 
 CONFIG = BatchConfig(
@@ -100,3 +102,32 @@ async def test_closing_fails_who_still_runs() -> None:
         await it.close()
         with pytest.raises(ServiceError):
             await call
+
+
+async def test_a_process_that_confirms_no_cancellation_is_not_called_until_it_speaks_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("quintet_generator.batching.SILENCE_SECONDS", 0.3)
+    # Silent for its first second, then it confirms what was sent.
+    confirms = (
+        "import sys, time\ntime.sleep(1)\n"
+        "for line in sys.stdin:\n"
+        "    if 'Cancel' in line: print('[0, []]', flush=True)\n"
+    )
+    breaker = Breaker("it", BreakerSettings())
+    command = (sys.executable, "-c", READY + confirms)
+    it = BatchingProcess("it", CONFIG, queue=1, breaker=breaker, command=command)
+    try:
+        await it.start()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await tokens(it)
+        for state in (State.OPEN, State.CLOSED):
+            async with asyncio.timeout(5):
+                while True:
+                    if breaker.state is state:
+                        break
+                    await asyncio.sleep(0.01)
+        assert breaker.snapshot().cause == "its process answers"
+    finally:
+        await it.close()

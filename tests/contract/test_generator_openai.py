@@ -31,6 +31,7 @@ from quintet.generator.v1 import generator_service_pb2 as pb
 from quintet.generator.v1.generator_service_pb2_grpc import GeneratorServiceStub
 from quintet_generator.app import open_application
 from quintet_generator.settings import GeneratorSettings
+from quintet_servicekit.breaker_policy import BreakerSettings
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -38,6 +39,7 @@ KEY = "sk-not-for-your-eyes"
 SECRET = "words of the server that nobody else may read"
 PASSAGES = [pb.Passage(title="Bridge", text="The bridge was opened in 1981 by the Queen.")]
 CODE = grpc.StatusCode
+NEVER_OPEN = BreakerSettings(consecutive_failures=1000, min_calls=1000)
 
 
 def request(**fields: Any) -> pb.GenerateRequest:
@@ -61,6 +63,7 @@ def settings(base_url: str, **fields: Any) -> GeneratorSettings:
             "openai_api_key": KEY,
             "openai_first_byte_seconds": 0.5,
             "openai_idle_seconds": 0.3,
+            "breaker": NEVER_OPEN,
             **fields,
         }
     )
@@ -353,3 +356,39 @@ async def test_a_full_queue_is_refused(bad_server: MisbehavingServer) -> None:
         assert reason(await failure(stub)) == "OVERLOADED"
         for call in calls:
             assert (await call).text == "So "
+
+
+async def test_a_server_that_fails_is_not_asked_again_and_its_model_is_told_as_suspended(
+    bad_server: MisbehavingServer,
+) -> None:
+    chosen = settings(
+        f"http://127.0.0.1:{bad_server.port}/v1",
+        backends=("openai", "extractive"),
+        breaker=BreakerSettings(consecutive_failures=3, open_seconds=0.3, max_open_seconds=0.3),
+    )
+    async with open_application(chosen) as application, serving(application, chosen) as channel:
+        stub: Any = GeneratorServiceStub(channel)
+
+        async def suspended() -> dict[str, bool]:
+            listed = await stub.ListModels(pb.ListModelsRequest())
+            return {model.name: model.suspended for model in listed.models}
+
+        bad_server.script = [refusal("500 Internal Server Error")]
+        for _ in range(3):
+            assert reason(await failure(stub)) == "DEPENDENCY_UNAVAILABLE"
+        assert await suspended() == {"house-model": True, "extractive": False}
+        asked = len(bad_server.requests)
+        error = await failure(stub)
+        assert reason(error) == "CIRCUIT_OPEN"
+        assert retry_after(error) is not None
+        assert len(bad_server.requests) == asked
+        assert (await stub.Generate(request(model="extractive"))).text
+        bad_server.script = [HEAD, event(delta("Yes.")), event(FINISH), event("[DONE]")]
+        async with asyncio.timeout(5):
+            while True:
+                try:
+                    assert (await stub.Generate(request())).text == "Yes."
+                    break
+                except grpc.aio.AioRpcError:
+                    await asyncio.sleep(0.05)
+        assert await suspended() == {"house-model": False, "extractive": False}

@@ -19,6 +19,7 @@ from support.stack import TestStack
 from quintet.errors.v1.error_reason_pb2 import ErrorReason
 from quintet.gateway.v1 import gateway_service_pb2 as pb
 from quintet.retriever.v1 import retriever_service_pb2 as retriever_pb
+from quintet.status.v1 import status_service_pb2 as status_pb2
 
 BEES = pb.Document(id="bees", content="Bees make honey. Honey is sweet.")
 WANTED = "What do bees make in summer?"
@@ -277,3 +278,50 @@ async def test_a_breaker_opens_is_shown_and_closes_again(stub: Any, stack: TestS
             assert shown.rejections > 0
         await recovered(stub, uncached(name))
         assert (await breaker()).state == pb.BREAKER_STATE_CLOSED
+
+
+async def test_a_frozen_generator_is_soon_refused_at_once_whatever_time_its_callers_have(
+    stub: Any, stack: TestStack
+) -> None:
+    async with new_collection(stub, [BEES]) as name:
+        await stub.Ask(uncached(name))
+        with frozen(stack, "generator"):
+            assert await in_time(stub.Ask, uncached(name)) in AWAY
+            async with asyncio.timeout(5):
+                while True:
+                    began = time.perf_counter()
+                    error = await in_time(stub.Ask, uncached(name))
+                    if error == "CIRCUIT_OPEN":
+                        break
+            assert time.perf_counter() - began < DEADLINE / 2
+        await recovered(stub, uncached(name))
+
+
+async def test_each_services_breakers_are_told_by_what_it_depends_on(
+    stub: Any, stack: TestStack
+) -> None:
+    async def dependencies() -> dict[str, dict[str, int]]:
+        status = await stub.GetStatus(pb.GetStatusRequest(), timeout=5)
+        told = {it.service: it.dependencies for it in status.services}
+        told["gateway"] = status.dependencies
+        return {
+            service: {breaker.dependency: breaker.state for breaker in breakers}
+            for service, breakers in told.items()
+        }
+
+    closed = status_pb2.BREAKER_STATE_CLOSED
+    found = await dependencies()
+    assert found["retriever"] == {"postgresql": closed, "redis": closed}
+    assert found["generator"]["smollm2-135m-instruct"] == closed
+    assert found["embedder"] == found["gateway"] == {"redis": closed}
+    assert found["tokenizer"] == {}
+    async with new_collection(stub, [BEES]) as name:
+        with stopped(stack, "postgres"):
+            async with asyncio.timeout(5):
+                while True:
+                    if (await dependencies())["retriever"]["postgresql"] != closed:
+                        break
+                    await asyncio.sleep(POLL)
+        await recovered(stub, uncached(name))
+    with frozen(stack, "tokenizer"):
+        assert (await dependencies())["tokenizer"] == {}

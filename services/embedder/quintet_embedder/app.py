@@ -19,10 +19,11 @@ from quintet_embedder.servicer import EmbedderServicer
 from quintet_embedder.settings import Settings, model_folder
 from quintet_embedder.tokenization import ModelTokenizer
 from quintet_embedder.vector_cache import VectorCache
-from quintet_servicekit import cache_service
+from quintet_servicekit import cache_service, status_service
 from quintet_servicekit.cache import open_remote
 from quintet_servicekit.cache_service import register_cache_service
 from quintet_servicekit.server import Application
+from quintet_servicekit.status_service import register_status_service
 
 SERVICE = "quintet.embedder.v1.EmbedderService"
 
@@ -40,6 +41,7 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
         def register(server: grpc.aio.Server) -> None:
             add_EmbedderServiceServicer_to_server(servicer, server)
             register_cache_service(server, kept.tiers, remote)
+            register_status_service(server, [], remote)
 
         try:
             yield Application(
@@ -47,7 +49,7 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
                 register=register,
                 warm_up=engine.warm_up,
                 check=engine.check,
-                more_services=(cache_service.SERVICE,),
+                more_services=(cache_service.SERVICE, status_service.SERVICE),
             )
         finally:
             await engine.close()

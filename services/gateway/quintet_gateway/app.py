@@ -33,6 +33,8 @@ from quintet_servicekit.cache_service import SERVICE as CACHE_SERVICE
 from quintet_servicekit.cache_service import CacheServicer, register_cache_service
 from quintet_servicekit.epochs import EpochNews, EpochWatch, open_watch
 from quintet_servicekit.server import Application
+from quintet_servicekit.status_service import SERVICE as STATUS_SERVICE
+from quintet_servicekit.status_service import register_status_service
 
 SERVICE = "quintet.gateway.v1.GatewayService"
 UNLIMITED = frozenset({"GetStatus", "GetCacheStats", "ExplainCache", "PurgeCache", "Ingest"})
@@ -95,13 +97,15 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
         def register(server: grpc.aio.Server) -> None:
             add_GatewayServiceServicer_to_server(servicer, server)
             register_cache_service(server, [answers], remote)
+            breakers = [it.breaker for it in services.connections.values()]
+            register_status_service(server, breakers, remote)
 
         yield Application(
             service=SERVICE,
             register=register,
             warm_up=warm_up,
             check=check,
-            more_services=(CACHE_SERVICE,),
+            more_services=(CACHE_SERVICE, STATUS_SERVICE),
             unlimited_methods=UNLIMITED,
         )
 
@@ -168,6 +172,7 @@ def _servicer(settings: Settings, services: Services, caches: _Caches) -> Gatewa
             kept,
             freshness,
         ),
+        breakers=[caches.remote.breaker] if caches.remote else [],
         ask_plan=_plan(settings, "Embed", "Search", "Count", "GenerateStream"),
         search_plan=_plan(settings, "Embed", "Search"),
         stream_limits=StreamLimits(

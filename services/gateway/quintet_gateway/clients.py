@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -16,6 +16,8 @@ from quintet.cache.v1.cache_service_pb2_grpc import CacheServiceStub
 from quintet.embedder.v1.embedder_service_pb2_grpc import EmbedderServiceStub
 from quintet.generator.v1.generator_service_pb2_grpc import GeneratorServiceStub
 from quintet.retriever.v1.retriever_service_pb2_grpc import RetrieverServiceStub
+from quintet.status.v1 import status_service_pb2 as status_pb
+from quintet.status.v1.status_service_pb2_grpc import StatusServiceStub
 from quintet.tokenizer.v1.tokenizer_service_pb2_grpc import TokenizerServiceStub
 from quintet_gateway.settings import Settings
 from quintet_servicekit.breaker import Breaker
@@ -25,12 +27,14 @@ from quintet_servicekit.channel import Peer, open_channel
 from quintet_servicekit.errors import Reason, ServiceError
 from quintet_servicekit.hedging import Hedging
 from quintet_servicekit.settings import ChannelSettings
+from quintet_servicekit.status_service import SERVICE as STATUS_SERVICE
 
 if TYPE_CHECKING:
     from quintet.cache.v1.cache_service_pb2_grpc import CacheServiceAsyncStub
     from quintet.embedder.v1.embedder_service_pb2_grpc import EmbedderServiceAsyncStub
     from quintet.generator.v1.generator_service_pb2_grpc import GeneratorServiceAsyncStub
     from quintet.retriever.v1.retriever_service_pb2_grpc import RetrieverServiceAsyncStub
+    from quintet.status.v1.status_service_pb2_grpc import StatusServiceAsyncStub
     from quintet.tokenizer.v1.tokenizer_service_pb2_grpc import TokenizerServiceAsyncStub
 
 HEDGED = frozenset({"Count", "Embed", "Search"})
@@ -38,6 +42,8 @@ HEDGED = frozenset({"Count", "Embed", "Search"})
 
 HEALTH_SECONDS = 1.0
 """How long a service may take to say how it is."""
+SILENCE_SECONDS = 2 * HEALTH_SECONDS
+"""How long a service that did not say it is not called: until it has been asked again."""
 
 
 class Connection:
@@ -47,18 +53,21 @@ class Connection:
         self, name: str, address: str, settings: ChannelSettings, breaker: BreakerSettings
     ) -> None:
         self.service = f"quintet.{name}.v1.{name.capitalize()}Service"
-        self.breaker = Breaker(name, breaker, classify=partial(_outcome_of, name))
+        self.breaker = Breaker(name, breaker, classify=self._judged)
+        self._asking: asyncio.Task[None] | None = None
         hedging = None
         if settings.hedging_ratio:
             hedging = Hedging(self.service, HEDGED, ratio=settings.hedging_ratio)
         self.peer = Peer(name, self.service, self.breaker, hedging)
         # What operators ask of a cache tells nothing of the calls that questions make.
         self.cache_peer = Peer(name, CACHE_SERVICE)
+        self._status_peer = Peer(name, STATUS_SERVICE)
         self.channel = open_channel(address, self.service, settings)
         self.caches: CacheServiceAsyncStub = CacheServiceStub(self.channel)
         # Asking a service that is not ready how it is needs a channel that does
         # not shun services that are not ready.
         self._plain = open_channel(address, self.service, settings, only_healthy=False)
+        self._statuses: StatusServiceAsyncStub = StatusServiceStub(self._plain)
 
     def is_ready(self) -> bool:
         """Whether at least one replica reports itself SERVING; asks nobody."""
@@ -75,8 +84,45 @@ class Connection:
         )
         return bool(response.status == health_pb2.HealthCheckResponse.SERVING)
 
+    async def breakers(self) -> Sequence[status_pb.Breaker]:
+        """Ask one replica for its breakers. Raises `ServiceError` if it is away."""
+        response = await self._status_peer.unary(
+            "ListBreakers",
+            self._statuses.ListBreakers,
+            status_pb.ListBreakersRequest(),
+            timeout=HEALTH_SECONDS,
+        )
+        return response.breakers
+
+    def _judged(self, error: Exception) -> Outcome:
+        outcome = outcome_of_call(self.peer.name, error)
+        if outcome is Outcome.TIMED_OUT and (self._asking is None or self._asking.done()):
+            # A caller's haste, a model that needs its time, or a service that hangs: the
+            # last does not even say how it is.
+            self._asking = asyncio.create_task(self._suspend_while_silent())
+        return outcome
+
+    async def _suspend_while_silent(self) -> None:
+        """Let no call through while the service does not say how it is."""
+        silent = False
+        while not await self._answers():
+            silent = True
+            self.breaker.trip(SILENCE_SECONDS, "it does not say how it is")
+        if silent:
+            self.breaker.reset("it says how it is")
+
+    async def _answers(self) -> bool:
+        try:
+            await self.health()
+        except grpc.aio.AioRpcError as error:
+            return error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED
+        return True
+
     async def close(self) -> None:
         """Close both channels."""
+        if self._asking is not None:
+            self._asking.cancel()
+            await asyncio.wait({self._asking})
         await self.channel.close(None)
         await self._plain.close(None)
 
@@ -118,11 +164,15 @@ class Readiness:
             raise ServiceError(Reason.DEPENDENCY_UNAVAILABLE, f"not ready: {', '.join(away)}")
 
 
-def _outcome_of(service: str, error: Exception) -> Outcome:
+def outcome_of_call(service: str, error: Exception) -> Outcome:
     """Return what an error says about a service: nothing, where the service says that
-    something behind it is away. Its other models, or its cache, may well answer."""
-    if isinstance(error, ServiceError) and error.reason is Reason.DEPENDENCY_UNAVAILABLE:
-        return Outcome.FAILED if error.metadata.get("dependency") == service else Outcome.NEUTRAL
+    something behind it is away or late. Its other models, or its cache, may well answer."""
+    if isinstance(error, ServiceError):
+        if error.reason is Reason.DEPENDENCY_UNAVAILABLE:
+            its_own = error.metadata.get("dependency") == service
+            return Outcome.FAILED if its_own else Outcome.NEUTRAL
+        if error.reason is Reason.DEADLINE_EXCEEDED and error.metadata.get("hop") != service:
+            return Outcome.NEUTRAL
     return outcome_of(error)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -23,6 +23,7 @@ from quintet_gateway.ingest import Ingester, new_request_id
 from quintet_gateway.ingest_stream import IngestStream, StreamLimits
 from quintet_gateway.searching import Query, Searcher
 from quintet_gateway.status import status_of
+from quintet_servicekit.breaker import Breaker
 from quintet_servicekit.deadline import Deadline
 from quintet_servicekit.priority import Priority, priority_now
 
@@ -33,7 +34,7 @@ class GatewayServicer(GatewayServiceServicer):
     """See the contract for each method.
 
     `ask_seconds` is the deadline of a unary call whose caller gave none; the plans share
-    out a question's and a search's.
+    out a question's and a search's; `breakers` are those that guard no service.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class GatewayServicer(GatewayServiceServicer):
         ingester: Ingester,
         caches: CacheAdmin,
         *,
+        breakers: Sequence[Breaker],
         ask_plan: Plan,
         search_plan: Plan,
         stream_limits: StreamLimits,
@@ -59,6 +61,7 @@ class GatewayServicer(GatewayServiceServicer):
         self._asker = asker
         self._ingester = ingester
         self._caches = caches
+        self._breakers = breakers
         self._ask_plan = ask_plan
         self._search_plan = search_plan
         self._stream_limits = stream_limits
@@ -246,7 +249,7 @@ class GatewayServicer(GatewayServiceServicer):
     async def GetStatus(
         self, request: pb.GetStatusRequest, context: Context
     ) -> pb.GetStatusResponse:
-        return await status_of(self._services, self._chain(context))
+        return await status_of(self._services, self._chain(context), self._breakers)
 
     async def GetCacheStats(
         self, request: pb.GetCacheStatsRequest, context: Context

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
 
 import grpc
 
@@ -14,6 +16,7 @@ from quintet_gateway.chain import Chain, set_seconds
 from quintet_gateway.clients import Services
 from quintet_servicekit.breaker import Breaker, State
 from quintet_servicekit.errors import Reason, ServiceError
+from quintet_servicekit.status_service import breaker_message
 
 _BREAKER_STATES = {
     State.CLOSED: pb.BREAKER_STATE_CLOSED,
@@ -22,11 +25,16 @@ _BREAKER_STATES = {
 }
 
 
-async def status_of(services: Services, chain: Chain) -> pb.GetStatusResponse:
-    """Return every service's state and models, by name; asked all at once."""
+async def status_of(
+    services: Services, chain: Chain, own: Sequence[Breaker]
+) -> pb.GetStatusResponse:
+    """Return every service's state, models and breakers, by name; asked all at once. `own`
+    are the gateway's, beside those of the services."""
     names = sorted(services.connections)
     statuses = await asyncio.gather(*(_service(services, chain, name) for name in names))
-    return pb.GetStatusResponse(services=statuses)
+    return pb.GetStatusResponse(
+        services=statuses, dependencies=[breaker_message(it.snapshot()) for it in own]
+    )
 
 
 async def _service(services: Services, chain: Chain, name: str) -> pb.ServiceStatus:
@@ -37,6 +45,9 @@ async def _service(services: Services, chain: Chain, name: str) -> pb.ServiceSta
         status.state = pb.SERVICE_STATE_UNREACHABLE
         return status
     status.state = pb.SERVICE_STATE_SERVING if serving else pb.SERVICE_STATE_NOT_SERVING
+    # It may leave in between, or be of a release that does not tell.
+    with suppress(ServiceError):
+        status.dependencies.extend(await services.connections[name].breakers())
     if serving:
         try:
             status.models.extend(await _models(services, chain, name))

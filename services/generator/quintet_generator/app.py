@@ -20,11 +20,13 @@ from quintet_generator.prompts import Templates
 from quintet_generator.servicer import GeneratorServicer
 from quintet_generator.settings import BackendKind, GeneratorSettings
 from quintet_generator.transformers_backend import TransformersBackend
-from quintet_servicekit import cache_service
+from quintet_servicekit import cache_service, status_service
+from quintet_servicekit.breaker import Breaker
 from quintet_servicekit.cache import open_remote
 from quintet_servicekit.cache_service import register_cache_service
 from quintet_servicekit.executor import BoundedExecutor
 from quintet_servicekit.server import Application, set_threads
+from quintet_servicekit.status_service import register_status_service
 
 SERVICE = pb.DESCRIPTOR.services_by_name["GeneratorService"].full_name
 
@@ -46,6 +48,10 @@ async def open_application(settings: GeneratorSettings) -> AsyncIterator[Applica
             choosing = executor("evidence", queue=settings.slots + settings.queue)
             return EvidenceBackend(model, choosing, sentences=settings.evidence_sentences)
 
+        # The extractive answer stands on nothing that can fail.
+        guarded = [settings.name_of(it) for it in settings.backends if it != "extractive"]
+        breakers = {name: Breaker(name, settings.breaker) for name in guarded}
+
         def backend(kind: BackendKind) -> Backend:
             if kind == "extractive":
                 return ExtractiveBackend(
@@ -54,7 +60,8 @@ async def open_application(settings: GeneratorSettings) -> AsyncIterator[Applica
             if kind == "openvino":
                 # As many may come at once as may then run or wait.
                 encoding = executor("prompt encoding", queue=settings.slots + settings.queue)
-                batching = OpenVinoBackend(settings, encoding=encoding)
+                breaker = breakers[settings.served_name]
+                batching = OpenVinoBackend(settings, encoding=encoding, breaker=breaker)
                 stack.push_async_callback(batching.close)
                 return from_evidence(batching)
             if kind == "openai":
@@ -76,12 +83,13 @@ async def open_application(settings: GeneratorSettings) -> AsyncIterator[Applica
         backends = [backend(kind) for kind in settings.backends]
         # After the backends, so that what is computed ends before them.
         stack.push_async_callback(kept.aclose)
-        engine = Engine(backends, Templates.packaged(), kept)
+        engine = Engine(backends, Templates.packaged(), kept, breakers)
         servicer = GeneratorServicer(engine, max_passages_chars=settings.max_passages_chars)
 
         def register(server: grpc.aio.Server) -> None:
             pb_grpc.add_GeneratorServiceServicer_to_server(servicer, server)
             register_cache_service(server, [kept], remote)
+            register_status_service(server, breakers.values(), remote)
 
         async def ready() -> None:
             """It depends on nothing but its models."""
@@ -91,5 +99,5 @@ async def open_application(settings: GeneratorSettings) -> AsyncIterator[Applica
             register=register,
             warm_up=lambda: engine.load(load_all=settings.load_all),
             check=ready,
-            more_services=(cache_service.SERVICE,),
+            more_services=(cache_service.SERVICE, status_service.SERVICE),
         )

@@ -43,7 +43,8 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """End a request, of which nothing more is told; unknown ones have ended already."""
+    """End a request, of which nothing more is told; unknown ones have ended already. It is
+    answered by `CONFIRMED` at least."""
 
     id: int
 
@@ -86,6 +87,10 @@ class Told:
 
     steps: int
     progress: Sequence[Progress]
+
+
+CONFIRMED = Told(0, ())
+"""Says that a cancellation has been read, and so that the process is at work."""
 
 
 def told_line(told: Told) -> bytes:

@@ -25,6 +25,7 @@ import openvino
 import openvino_genai as genai
 
 from quintet_generator.batch_messages import (
+    CONFIRMED,
     BatchConfig,
     Cancel,
     Ending,
@@ -160,6 +161,7 @@ def main() -> int:
                 batch.obey(it)
                 if isinstance(it, Cancel):
                     outbox.drop(it.id)
+                    answers.write(told_line(CONFIRMED))
             if not batch.is_idle:
                 outbox.add(batch.step())
             if told := outbox.take(time.monotonic()):

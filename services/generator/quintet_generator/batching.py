@@ -31,6 +31,7 @@ from quintet_generator.batch_messages import (
 from quintet_generator.metrics import DECODE_STEPS
 from quintet_generator.models import Token
 from quintet_servicekit import telemetry
+from quintet_servicekit.breaker import Breaker
 from quintet_servicekit.errors import Reason, ServiceError
 
 _RUNNING = Gauge("quintet_generator_requests_running", "Requests that hold a slot.", ("model",))
@@ -42,6 +43,13 @@ _WAIT_SECONDS = Histogram(
     buckets=(0.001, 0.01, 0.1, 0.5, 1, 2.5, 5, 10, 30),
 )
 _LINE_BYTES = 1 << 20
+SILENCE_SECONDS = 3.0
+"""How long the process may take to confirm a cancellation, which it does between two steps:
+seven times its longest step on two cores."""
+
+
+_NOTHING = -1
+"""Number of no request."""
 
 
 @dataclass(eq=False)
@@ -54,7 +62,9 @@ class _Request:
 class BatchingProcess:
     """Runs requests in a process of `config`, at most `queue` of them waiting.
 
-    `command` is the program and its arguments before the configuration.
+    `command` is the program and its arguments before the configuration. While the process
+    does not say anything though it should, `breaker` is kept open: callers with little
+    time leave before they could tell a process that hangs from one that is at work.
     """
 
     def __init__(
@@ -63,6 +73,7 @@ class BatchingProcess:
         config: BatchConfig,
         *,
         queue: int,
+        breaker: Breaker | None = None,
         command: tuple[str, ...] = (sys.executable, "-P", "-m", "quintet_generator.batch_worker"),
     ) -> None:
         self._name = name
@@ -75,6 +86,9 @@ class BatchingProcess:
         self._starting: asyncio.Task[None] | None = None
         self._process: Process | None = None
         self._reading: asyncio.Task[None] | None = None
+        self._breaker = breaker
+        self._listening: asyncio.TimerHandle | None = None
+        self._is_silent = False
         self._steps = DECODE_STEPS.labels(name, "batch")
 
     @property
@@ -155,8 +169,32 @@ class BatchingProcess:
             self._line.remove(request)
         elif self._slots.pop(request.start.id, None):
             # Free at once: the process ends the old before it begins the new.
-            self._send(Cancel(request.start.id))
+            self._cancel(request.start.id)
         self._fill_slots()
+
+    def _cancel(self, number: int) -> None:
+        """Send a cancellation, which the process confirms, also that of nothing."""
+        self._send(Cancel(number))
+        if self._listening is None:
+            loop = asyncio.get_running_loop()
+            self._listening = loop.call_later(SILENCE_SECONDS, self._silent)
+
+    def _silent(self) -> None:
+        self._listening = None
+        if self._process is not None:
+            self._is_silent = True
+            if self._breaker is not None:
+                self._breaker.trip(2 * SILENCE_SECONDS, "its process says nothing")
+            self._cancel(_NOTHING)
+
+    def _heard(self) -> None:
+        if self._listening is not None:
+            self._listening.cancel()
+            self._listening = None
+        if self._is_silent:
+            self._is_silent = False
+            if self._breaker is not None:
+                self._breaker.reset("its process answers")
 
     def _send(self, command: Start | Cancel) -> None:
         # Not drained: the process reads between any two steps, and what can wait in
@@ -167,6 +205,7 @@ class BatchingProcess:
     async def _read(self, process: Process) -> None:
         assert process.stdout is not None
         while text := await process.stdout.readline():
+            self._heard()
             news = told(text)
             self._steps.inc(news.steps)
             for step in news.progress:
@@ -178,6 +217,7 @@ class BatchingProcess:
                     del self._slots[step.id]
             self._fill_slots()
         self._process = None
+        self._heard()
         status = await process.wait()
         telemetry.logger().error("the batching process ended", model=self._name, status=status)
         self._fail_all()
@@ -205,6 +245,8 @@ class BatchingProcess:
         tasks: list[asyncio.Task[Any]] = [it for it in (self._starting, self._reading) if it]
         for task in tasks:
             task.cancel()
+        if self._listening is not None:
+            self._listening.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         process, self._process = self._process, None
         if process is not None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing, nullcontext
 from dataclasses import replace
 from typing import Protocol
 
@@ -21,6 +21,7 @@ from quintet_generator.models import (
     TextDelta,
 )
 from quintet_generator.prompts import PromptTemplate, Templates
+from quintet_servicekit.breaker import Breaker, State
 from quintet_servicekit.cache.use import note_use
 from quintet_servicekit.errors import Reason, ServiceError
 
@@ -71,13 +72,24 @@ class Kept(Protocol):
 
 
 class Engine:
-    """Answers from the backends given, the first of which is the default."""
+    """Answers from the backends given, the first of which is the default.
 
-    def __init__(self, backends: Sequence[Backend], templates: Templates, kept: Kept) -> None:
+    `breakers` are those of the backends that stand on something that can fail, by name;
+    a kept answer needs none of them.
+    """
+
+    def __init__(
+        self,
+        backends: Sequence[Backend],
+        templates: Templates,
+        kept: Kept,
+        breakers: Mapping[str, Breaker] | None = None,
+    ) -> None:
         self._backends = {backend.name: backend for backend in backends}
         self._default = backends[0].name
         self._templates = templates
         self._kept = kept
+        self._breakers = breakers or {}
         self._infos: dict[str, ModelInfo] = {}
 
     async def load(self, *, load_all: bool) -> None:
@@ -91,6 +103,11 @@ class Engine:
     def models(self) -> list[ModelInfo]:
         """Return the models in their order of preference; the first is the default."""
         return list(self._infos.values())
+
+    def is_suspended(self, name: str) -> bool:
+        """Whether requests for the model of that name are refused for now."""
+        breaker = self._breakers.get(name)
+        return breaker is not None and breaker.state is State.OPEN
 
     async def generate(self, query: Query) -> Generation:
         """Return the answer as a whole. Raises as `stream` does."""
@@ -114,21 +131,29 @@ class Engine:
         """Yield the answer in pieces, `Completed` last; one that is kept in one piece.
 
         Raises `ServiceError` MODEL_NOT_FOUND, TEMPLATE_NOT_FOUND, UNSUPPORTED_BY_MODEL,
-        INPUT_TOO_LONG or OVERLOADED before the first piece; DEPENDENCY_UNAVAILABLE or
-        DEADLINE_EXCEEDED at any, when what a backend stands on fails.
+        INPUT_TOO_LONG or OVERLOADED before the first piece, and CIRCUIT_OPEN while what its
+        backend stands on is known to fail; DEPENDENCY_UNAVAILABLE or DEADLINE_EXCEEDED at
+        any, when that fails.
         """
         backend = self._backend(query.model)
         _check_features(backend, query)
         template = self._templates.get(query.template)
         info = self._infos[backend.name]
 
+        breaker = self._breakers.get(backend.name)
+
         async def compute() -> AsyncGenerator[Event]:
             made = backend.generate(query, template)
             if backend.operation == "chat":
                 made = undisclosed(made, template.instructions)
-            with spans.generation(backend.operation, info, query, template.version) as observation:
+            with (
+                breaker.guard() if breaker else nullcontext() as guard,
+                spans.generation(backend.operation, info, query, template.version) as observation,
+            ):
                 async with aclosing(made) as events:
                     async for event in events:
+                        if guard is not None:
+                            guard.first_message()
                         match event:
                             case TextDelta():
                                 observation.text()

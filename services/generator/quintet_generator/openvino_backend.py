@@ -23,6 +23,7 @@ from quintet_generator.model_files import describe, find_openvino_folder
 from quintet_generator.models import Event, Feature, ModelInfo, Query
 from quintet_generator.prompts import PromptTemplate
 from quintet_generator.settings import GeneratorSettings
+from quintet_servicekit.breaker import Breaker
 from quintet_servicekit.executor import BoundedExecutor
 
 
@@ -35,15 +36,23 @@ class _Model:
 
 
 class OpenVinoBackend:
-    """Implements `engine.Backend`. `encoding` reads prompts, on one thread."""
+    """Implements `engine.Backend`. `encoding` reads prompts, on one thread; `breaker` is
+    open while the model's process says nothing."""
 
-    def __init__(self, settings: GeneratorSettings, *, encoding: BoundedExecutor) -> None:
+    def __init__(
+        self,
+        settings: GeneratorSettings,
+        *,
+        encoding: BoundedExecutor,
+        breaker: Breaker | None = None,
+    ) -> None:
         self.name = settings.served_name
         self.operation = "chat"
         self.features = frozenset({Feature.JSON_SCHEMA, Feature.LOGPROBS})
         self.worth_keeping = True
         self._settings = settings
         self._encoding = encoding
+        self._breaker = breaker
         self._described: _Model | None = None
 
     async def describe(self) -> ModelInfo:
@@ -63,7 +72,7 @@ class OpenVinoBackend:
             most_tokens=settings.kv_cache_tokens,
         )
         config = batch_config(settings, folder)
-        process = BatchingProcess(self.name, config, queue=settings.queue)
+        process = BatchingProcess(self.name, config, queue=settings.queue, breaker=self._breaker)
         end_tokens = frozenset(config.end_tokens)
         return info, _Model(ChatTokenizer(folder), end_tokens, info.context_tokens, process)
 

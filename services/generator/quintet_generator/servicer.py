@@ -65,6 +65,7 @@ class GeneratorServicer(pb_grpc.GeneratorServiceServicer):
                     is_default=index == 0,
                     tokenizer=model.tokenizer,
                     prompt_revision=model.prompt_revision,
+                    suspended=self._engine.is_suspended(model.name),
                 )
                 for index, model in enumerate(self._engine.models())
             ]

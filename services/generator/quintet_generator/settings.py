@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, HttpUrl, SecretStr, field_validator, model_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
+from quintet_servicekit.breaker_policy import BreakerSettings
 from quintet_servicekit.cache import CacheSettings
 from quintet_servicekit.settings import ServiceSettings
 
@@ -77,6 +78,18 @@ class GeneratorSettings(ServiceSettings):
     was built for it."""
     threads: int = Field(2, ge=1, le=256)
     """Threads of a local model's arithmetic: as many as the service has cores to itself."""
+
+    breaker: BreakerSettings = BreakerSettings(
+        consecutive_failures=3,
+        window_seconds=60.0,
+        min_calls=10,
+        slow_seconds=20.0,
+        overload_is_failure=False,
+    )
+    """When a model's requests are refused, so that their callers go on to the next model at
+    once; one breaker a backend. Slow is an answer whose first text takes twenty seconds:
+    five times what a full queue takes on two cores. A queue that is full, ours or a
+    server's, is no failure."""
 
     slots: int = Field(8, ge=1, le=256)
     """Requests that openvino runs at once; each step serves all of them. Beyond eight, two
@@ -148,18 +161,22 @@ class GeneratorSettings(ServiceSettings):
     def _complete(self) -> GeneratorSettings:
         if "openai" in self.backends and not (self.openai_base_url and self.openai_model):
             raise ValueError("the openai backend needs OPENAI_BASE_URL and OPENAI_MODEL")
-        names = {
-            "extractive": "extractive",
-            "openvino": self.served_name,
-            "transformers": self.transformers_name,
-            "openai": self.openai_served_name,
-        }
-        listed = [names[kind] for kind in self.backends]
+        listed = [self.name_of(kind) for kind in self.backends]
         if len(set(listed)) < len(listed):
             raise ValueError(
                 "two backends' models have the same name; set MODEL_NAME or OPENAI_NAME"
             )
         return self
+
+    def name_of(self, kind: BackendKind) -> str:
+        """Return the name of the backend's model."""
+        names: dict[BackendKind, str] = {
+            "extractive": "extractive",
+            "openvino": self.served_name,
+            "transformers": self.transformers_name,
+            "openai": self.openai_served_name,
+        }
+        return names[kind]
 
     @property
     def served_name(self) -> str:

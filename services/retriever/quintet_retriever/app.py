@@ -23,11 +23,12 @@ from quintet_retriever.searching import TIER, Searcher
 from quintet_retriever.servicer import RetrieverServicer
 from quintet_retriever.settings import Settings
 from quintet_retriever.store import PostgresStore
-from quintet_servicekit import cache_service, telemetry
+from quintet_servicekit import cache_service, status_service, telemetry
 from quintet_servicekit.cache import Cache, open_remote
 from quintet_servicekit.cache_service import register_cache_service
 from quintet_servicekit.epochs import EpochNews, open_watch
 from quintet_servicekit.server import Application
+from quintet_servicekit.status_service import register_status_service
 
 SERVICE = pb.DESCRIPTOR.services_by_name["RetrieverService"].full_name
 
@@ -54,6 +55,7 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
         def register(server: grpc.aio.Server) -> None:
             pb_grpc.add_RetrieverServiceServicer_to_server(servicer, server)
             register_cache_service(server, [results], remote)
+            register_status_service(server, [database.breaker], remote)
 
         async def warm_up() -> None:
             await _migrate_when_possible(settings)
@@ -66,7 +68,7 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
             register=register,
             warm_up=warm_up,
             check=database.ping,
-            more_services=(cache_service.SERVICE,),
+            more_services=(cache_service.SERVICE, status_service.SERVICE),
         )
 
 

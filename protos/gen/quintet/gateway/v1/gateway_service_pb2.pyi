@@ -16,6 +16,7 @@ from quintet.cache.v1 import cache_service_pb2 as _cache_service_pb2
 from quintet.errors.v1 import error_reason_pb2 as _error_reason_pb2
 from quintet.generator.v1 import generator_service_pb2 as _generator_service_pb2
 from quintet.retriever.v1 import retriever_service_pb2 as _retriever_service_pb2
+from quintet.status.v1 import status_service_pb2 as _status_service_pb2
 from quintet.tokenizer.v1 import tokenizer_service_pb2 as _tokenizer_service_pb2
 import builtins as _builtins
 import sys
@@ -1836,6 +1837,7 @@ class ServiceStatus(_message.Message):
     STATE_FIELD_NUMBER: _builtins.int
     MODELS_FIELD_NUMBER: _builtins.int
     BREAKER_FIELD_NUMBER: _builtins.int
+    DEPENDENCIES_FIELD_NUMBER: _builtins.int
     service: _builtins.str
     """Name of the service."""
     state: Global___ServiceState.ValueType
@@ -1848,6 +1850,10 @@ class ServiceStatus(_message.Message):
     def breaker(self) -> Global___Breaker:
         """The gateway's breaker for calls to it."""
 
+    @_builtins.property
+    def dependencies(self) -> _containers.RepeatedCompositeFieldContainer[_status_service_pb2.Breaker]:
+        """Breakers of one of its replicas, by what it depends on. Empty where it does not answer."""
+
     def __init__(
         self,
         *,
@@ -1855,10 +1861,11 @@ class ServiceStatus(_message.Message):
         state: Global___ServiceState.ValueType = ...,
         models: _abc.Iterable[_builtins.str] | None = ...,
         breaker: Global___Breaker | None = ...,
+        dependencies: _abc.Iterable[_status_service_pb2.Breaker] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["breaker", b"breaker"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["breaker", b"breaker", "models", b"models", "service", b"service", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["breaker", b"breaker", "dependencies", b"dependencies", "models", b"models", "service", b"service", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1903,18 +1910,24 @@ class GetStatusResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SERVICES_FIELD_NUMBER: _builtins.int
+    DEPENDENCIES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def services(self) -> _containers.RepeatedCompositeFieldContainer[Global___ServiceStatus]:
         """Services by name."""
+
+    @_builtins.property
+    def dependencies(self) -> _containers.RepeatedCompositeFieldContainer[_status_service_pb2.Breaker]:
+        """The gateway's own breakers, beside those of the services."""
 
     def __init__(
         self,
         *,
         services: _abc.Iterable[Global___ServiceStatus] | None = ...,
+        dependencies: _abc.Iterable[_status_service_pb2.Breaker] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["services", b"services"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dependencies", b"dependencies", "services", b"services"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

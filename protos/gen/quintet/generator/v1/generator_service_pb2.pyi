@@ -458,6 +458,7 @@ class Model(_message.Message):
     IS_DEFAULT_FIELD_NUMBER: _builtins.int
     TOKENIZER_FIELD_NUMBER: _builtins.int
     PROMPT_REVISION_FIELD_NUMBER: _builtins.int
+    SUSPENDED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name by which requests choose it."""
     revision: _builtins.str
@@ -476,6 +477,10 @@ class Model(_message.Message):
     """Revision of the prompt templates: a hex digest of all of them. An answer is
     determined by it, the model's revision and the request, but for randomness.
     """
+    suspended: _builtins.bool
+    """Whether requests for it are refused with CIRCUIT_OPEN for now, because what runs it
+    failed or was slow.
+    """
     def __init__(
         self,
         *,
@@ -486,10 +491,11 @@ class Model(_message.Message):
         is_default: _builtins.bool = ...,
         tokenizer: _builtins.str = ...,
         prompt_revision: _builtins.str = ...,
+        suspended: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "context_tokens", b"context_tokens", "is_default", b"is_default", "name", b"name", "prompt_revision", b"prompt_revision", "revision", b"revision", "tokenizer", b"tokenizer"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "context_tokens", b"context_tokens", "is_default", b"is_default", "name", b"name", "prompt_revision", b"prompt_revision", "revision", b"revision", "suspended", b"suspended", "tokenizer", b"tokenizer"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
