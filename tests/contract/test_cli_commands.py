@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,26 @@ def _kept(cache: pb.AnswerCache) -> list[pb.AskStreamResponse]:
 
 
 class TestAsk:
+    def test_a_chat_sends_the_turns_with_each_further_question(
+        self, quintet: Quintet, gateway: RecordedGateway, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        gateway.replies["AskStream"] = list(ANSWER)
+        monkeypatch.setattr("sys.stdin", io.StringIO("\nAnd why?\nSince when?\n"))
+        ran = quintet("ask", "What is nonlocal?", "--chat", "--grounded-only")
+        assert ran.status == 0, ran.err
+        first, second, third = gateway.asked("AskStream")
+        assert (first.question, len(first.turns), first.grounded_only) == (
+            "What is nonlocal?",
+            0,
+            True,
+        )
+        answer = f"{FIRST} {SECOND} Then more."
+        assert [(it.question, it.answer) for it in third.turns] == [
+            ("What is nonlocal?", answer),
+            ("And why?", answer),
+        ]
+        assert (second.question, third.question) == ("And why?", "Since when?")
+
     def test_faults_are_asked_for_in_the_calls_metadata(
         self, quintet: Quintet, gateway: RecordedGateway
     ) -> None:

@@ -35,6 +35,9 @@ PLAIN = [
     "He wrote a poem about the sea.",
     "Open the file and add a line.",
     "## Instructions",
+    "We look forward to your reply.",
+    "Thank you for your message, and for your answer in March.",
+    "Could you send me the file?",
     "You can add the following code snippet to the page.",
     "![logo](https://example.org/logo.png)",
 ]

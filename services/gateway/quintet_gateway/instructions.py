@@ -17,7 +17,7 @@ from quintet_servicekit.sentences import sentence_spans
 
 _ANSWER = r"(?:answers?|repl(?:y|ies)|responses?|outputs?|summar(?:y|ies)|message)"
 _CODE_NOUN = r"(?:code|snippet|excerpt|script|function)"
-_PATTERNS = (
+_ANYWHERE = (
     # Set aside what you were told.
     r"\b(?:ignore|disregard|forget|override|bypass|neglect|skip)\b[^.!?]{0,40}"
     r"\b(?:previous|prior|above|earlier|preceding|foregoing|your|system|all|any|other)\b[^.!?]{0,30}"
@@ -31,39 +31,53 @@ _PATTERNS = (
     r"\b(?:as|you are|you're|act as|being) an? (?:ai|artificial intelligence"
     r"|(?:large )?language model|chatbot|assistant)\b",
     r"\b(?:from now on|for the rest of (?:this|the|our) conversation)\b[^.!?]{0,20}\byou\b",
-    r"^(?:hey |dear |hi )?(?:ai|assistant|chatbot|chatgpt|claude|gpt|bot|model)\s?[:,]",
-    r"^(?:system|user|assistant|human)\s?:\s",
-    r"<\|[a-z_]{2,20}\|>|\[/?inst\]|<</?sys>>|^#{1,4}\s*(?:instruction|system|response)s?\s*:",
     # Orders about the answer.
-    r"\b(?:in|to|into|of|with|at|within|throughout|from|for|on|alter|modify|edit|change|format|reword"
-    r"|rephrase|encode|encrypt|scramble|rewrite|make|write|provide|present|deliver|craft|anagram)\b"
-    rf"[^.!?]{{0,25}}\byour (?:\w+ ){{0,2}}{_ANSWER}\b",
-    rf"^(?:please |kindly |now )*\w+ your (?:\w+ )?{_ANSWER}\b",
-    r"^replace (?:every|each|all|vowels|consonants|letters|words)\b",
     r"\byour (?:\w+ )?(?:answer|reply|response|output) (?:should|must|needs? to|has to)\b",
     r"\b(?:respond|reply|answer) (?:only |exclusively |back )?(?:in|with|by|using|as)\b[^.!?]{0,60}"
     r"(?:instead|only|anagram|emoji|base64|rot13|caps|code|cipher|reverse|no spaces|\bjson\b)",
     r"\b(?:tell|inform|ask|urge|encourage|convince|persuade|remind|direct|invite) the "
     r"(?:user|reader|recipient|person asking)s? (?:to|that|about)\b",
+)
+_TRIGGERS = frozenset(
+    """ignore disregard forget override bypass neglect skip prompt instruction instructions
+    jailbreak developer anything ai artificial model chatbot assistant now conversation your
+    respond reply answer user users reader readers recipient recipients person""".split()
+)
+"""Words of which each of these needs one: most sentences have none, and are done with."""
+_AT_START = (
+    r"(?:hey |dear |hi )?(?:ai|assistant|chatbot|chatgpt|claude|gpt|bot|model)\s?[:,]",
+    r"(?:system|user|assistant|human)\s?:\s",
+    r"#{1,4}\s*(?:instruction|system|response)s?\s*:",
+    # Orders about the answer, and not what a letter says of its answer.
+    r"(?!(?:i|i'm|we|you|he|she|they|it|this|that|these|those|the|an?|our|my|thanks?|looking|awaiting"
+    r"|hop(?:e|ing)|regarding|further|if|when|as|after|for)\b)[^\n]{0,300}?\b(?:in|to|into|of|with|at"
+    r"|within|throughout|from|on|alter|modify|edit|change|format|reword|rephrase|encode|encrypt"
+    r"|scramble|rewrite|make|write|provide|present|deliver|craft|anagram)\b"
+    rf"[^.!?]{{0,25}}\byour (?:\w+ ){{0,2}}{_ANSWER}\b",
+    rf"(?:please |kindly |now )*(?!(?:for|to|in|with|and|on|of)\b)\w+ your (?:\w+ )?{_ANSWER}\b",
+    r"replace (?:every|each|all|vowels|consonants|letters|words)\b",
     # Orders to write.
-    r"^(?:please |kindly |now |then )*(?:write|compose|draft|create|develop|generate|design"
+    r"(?:please |kindly |now |then )*(?:write|compose|draft|create|develop|generate|design"
     r"|prepare|produce|give me|provide)\b(?: me| us)? (?:an? |the |some |\d+ )?(?:\w+ ){0,3}"
     r"(?:poem|haiku|limerick|story|essay|letter|speech|song|joke|recipe|tweet|slogan|dialogue|script"
     r"|blog post|press release|introduction for)\b",
-    r"^(?:please |kindly |now )*translate (?:the following|this|\S{0,2}['\"“‘])",
-    r"^(?:can|could|would|will) you (?:please |kindly )?(?:show|tell|give|write|explain|help"
-    r"|provide|send|describe|recommend|suggest)\b",
+    r"(?:please |kindly |now )*translate (?:the following|this|\S{0,2}['\"“‘])",
+    r"(?:can|could|would|will) you (?:please |kindly )?(?:show me|write|explain|describe)\b",
     # Code that is to be put into an answer.
-    rf"^(?=[^.!?\n]*\b(?:following|subsequent|below) (?:\w+ ){{0,2}}{_CODE_NOUN}\b)"
+    rf"(?=[^.!?\n]*\b(?:following|subsequent|below) (?:\w+ ){{0,2}}{_CODE_NOUN}\b)"
     r"(?=[^.!?\n]*\byour (?:\w+ ){0,2}(?:code|codebase|solution|implementation|algorithm|program"
     r"|answer|response|reply|output)\b)",
-    r"^(?![^.!?\n]*\b(?:you can|you could|we|you will|you'll|you need|if you|to enable)\b)"
+    r"(?![^.!?\n]*\b(?:you can|you could|we|you will|you'll|you need|if you|to enable)\b)"
     r"(?:[\w'’]+ ){0,6}(?:us(?:e|ing)|utili[sz](?:e|ing)|add(?:ing)?|includ(?:e|ing)"
     r"|incorporat(?:e|ing)|insert(?:ing)?|embed(?:ding)?|integrat(?:e|ing)|employ(?:ing)?"
-    r"|apply(?:ing)?|implement(?:ing)?|append(?:ing)?|featur(?:e|ing)|weav(?:e|ing)|adopt(?:ing)?|leverag(?:e|ing)|invok(?:e|ing))"
-    rf"\b[^.!?\n]{{0,40}}\b(?:following|subsequent|below|given) (?:\w+ ){{0,2}}{_CODE_NOUN}\b",
+    r"|apply(?:ing)?|implement(?:ing)?|append(?:ing)?|featur(?:e|ing)|weav(?:e|ing)"
+    r"|adopt(?:ing)?|leverag(?:e|ing)|invok(?:e|ing))\b[^.!?\n]{0,40}"
+    rf"\b(?:following|subsequent|below|given) (?:\w+ ){{0,2}}{_CODE_NOUN}\b",
 )
-_INSTRUCTION = re.compile("|".join(f"(?:{it})" for it in _PATTERNS), re.IGNORECASE)
+_CHAT_FORMS = re.compile(r"<\|[a-z_]{2,20}\|>|\[/?inst\]|<</?sys>>")
+_INSTRUCTION = re.compile("|".join(_ANYWHERE))
+_BEGINNING = re.compile("|".join(_AT_START))
+_WORD = re.compile(r"\w+")
 _LONGEST = 2_000
 """Characters of a sentence that are looked at."""
 _FENCE = "```"
@@ -79,7 +93,7 @@ def instruction_spans(text: str) -> list[tuple[int, int]]:
     for start, end in sentence_spans(text):
         if spans and start < spans[-1][1]:
             continue
-        if not _INSTRUCTION.search(_plain(text[start : min(end, start + _LONGEST)])):
+        if not _is_instruction(text[start : min(end, start + _LONGEST)]):
             continue
         within = text.count(_FENCE, start, end) % 2
         code = _REST_OF_CODE.match(text, end) if within else _CODE.match(text, end)
@@ -87,6 +101,9 @@ def instruction_spans(text: str) -> list[tuple[int, int]]:
     return spans
 
 
-def _plain(sentence: str) -> str:
-    """Return it without what hides words from a pattern and not from a model."""
-    return _LEAD.sub("", unicodedata.normalize("NFKC", visible(sentence)))
+def _is_instruction(sentence: str) -> bool:
+    # Without what hides words from a pattern and not from a model.
+    plain = _LEAD.sub("", unicodedata.normalize("NFKC", visible(sentence)).lower())
+    if _BEGINNING.match(plain) or _CHAT_FORMS.search(plain):
+        return True
+    return not _TRIGGERS.isdisjoint(_WORD.findall(plain)) and bool(_INSTRUCTION.search(plain))
