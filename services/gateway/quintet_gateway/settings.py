@@ -111,7 +111,7 @@ class Settings(ServiceSettings):
     shipped template has about 100."""
     passage_overhead_tokens: int = Field(40, ge=0, le=1_000)
     """Tokens kept free for what stands around each passage in the prompt; the packaged
-    model counts 37 for the tags with their marker."""
+    model counts 31 for the tags with their mark, and others split differently."""
     default_answer_tokens: int = Field(256, ge=1, le=4_096)
     """Tokens kept free for the answer where the request gives no number; the
     generator's own default."""
@@ -121,7 +121,7 @@ class Settings(ServiceSettings):
     duplicate_similarity: float = Field(0.7, ge=0, le=1)
     """Least similarity (Jaccard, of three-word shingles) to a better passage with which a
     passage is left out of the prompt as a repeat; 1 leaves out only what has the same
-    words. Of passages that differ, docs/answers.md has none that are this near."""
+    words. docs/answers.md has what is this near in public collections."""
     remove_loads: bool = True
     """Whether images and other content that a browser would load by itself are taken out
     of answers."""

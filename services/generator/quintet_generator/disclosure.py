@@ -14,8 +14,8 @@ from dataclasses import replace
 from quintet_generator.models import Event, Finished, TextDelta
 
 _RUN = 8
-"""Words in a row that are the instructions' own: none of XQuAD's or ClapNQ's passages
-has that many in common with the packaged template."""
+"""Words in a row that are the instructions' own: XQuAD's and ClapNQ's passages have three
+at most in common with the packaged template."""
 _PIECE = re.compile(r"\W*\w+(?=\W)")
 _WORD = re.compile(r"\w+")
 
