@@ -5,7 +5,7 @@
 #   EVAL=…            names of sets for `make eval`; all without it
 #   TORCH_BACKEND=…   cpu (default), or what uv knows: auto, cu130, …
 
-.PHONY: install dev-install demo up test chaos bench eval lint types protos protos-check check clean
+.PHONY: install dev-install demo up test chaos bench eval eval-answers lint types protos protos-check check clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -35,6 +35,12 @@ bench: dev-install ## every published figure, beside what a user would pick inst
 
 eval: dev-install ## what a search finds, on the sets in QUINTET_EVAL_DATA: build/eval.json, docs/quality.md
 	.venv/bin/python -m evaluation $(EVAL) --publish
+
+eval-answers: dev-install ## what is made of what was found: the figures of docs/answers.md, on standard output
+	.venv/bin/python -m evaluation.answers
+	.venv/bin/python -m evaluation.support
+	.venv/bin/python -m evaluation.conversation
+	.venv/bin/python -m evaluation.injection
 
 lint: dev-install ## style, format, and which part may import which
 	.venv/bin/ruff check .
