@@ -1,6 +1,7 @@
 """Packing and what a document is known by, without a network."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from google.protobuf import json_format
@@ -12,9 +13,9 @@ from quintet.gateway.v1 import gateway_service_pb2 as pb
 from quintet.tokenizer.v1.tokenizer_service_pb2 import TEXT_FORMAT_PLAIN
 from quintet_gateway.catalog import EmbeddingModel
 from quintet_gateway.chunks import ChunkPlan, under_headings
-from quintet_gateway.ingest import content_hash
 from quintet_gateway.near_duplicates import near_duplicates
 from quintet_gateway.packing import pack
+from quintet_gateway.recipes import content_hash, is_cut_alike, set_form
 
 
 @given(st.lists(st.integers(1, 500), min_size=1, max_size=20), st.integers(-50, 2_000))
@@ -98,3 +99,26 @@ def test_the_content_hash_ignores_id_and_batch_size() -> None:
 )
 def test_a_chunk_is_embedded_below_its_innermost_headings(most_chars: int, embedded: str) -> None:
     assert under_headings("text", ["A", "B b"], most_chars) == embedded
+
+
+@pytest.mark.parametrize("form", [{}, {"whole": True}, {"format": TEXT_FORMAT_PLAIN}])
+def test_a_content_hash_tells_how_its_document_is_cut(form: dict[str, Any]) -> None:
+    document = pb.Document(id="a", content="x", **form)
+    standing = content_hash(document, MODEL, PLAN)
+    again = pb.Document(id="a", content="y")
+    set_form(again, standing)
+    changed = content_hash(again, MODEL, PLAN)
+    assert is_cut_alike(standing, changed) and standing != changed
+
+
+@pytest.mark.parametrize(
+    ("model", "plan"),
+    [(EmbeddingModel("m", "r2"), PLAN), (MODEL, replace(PLAN, heading_chars=0))],
+)
+def test_documents_of_other_models_or_plans_are_not_cut_alike(
+    model: EmbeddingModel, plan: ChunkPlan
+) -> None:
+    document = pb.Document(id="a", content="x")
+    one, other = content_hash(document, MODEL, PLAN), content_hash(document, model, plan)
+    assert not is_cut_alike(one, other)
+    assert not is_cut_alike("0" * 64, "0" * 64)

@@ -23,7 +23,9 @@ from quintet_gateway.ingest import Ingester
 from quintet_gateway.ingest_stream import StreamLimits
 from quintet_gateway.kept import SCHEMA, KeptAnswers
 from quintet_gateway.near import NearQuestions
+from quintet_gateway.overlap import Overlap
 from quintet_gateway.question import AskLimits, Questions
+from quintet_gateway.reembedding import Reembedder
 from quintet_gateway.searching import Searcher
 from quintet_gateway.semantic_index import SemanticIndex
 from quintet_gateway.servicer import GatewayServicer
@@ -138,6 +140,18 @@ def _servicer(settings: Settings, services: Services, caches: _Caches) -> Gatewa
     news = EpochNews(caches.remote) if caches.remote else None
     kept = KeptAnswers(caches.answers, searcher, freshness, news)
     near = NearQuestions(caches.near, kept, by_default=settings.semantic)
+    ingester = Ingester(
+        services,
+        catalog,
+        freshness,
+        ChunkPlan(
+            chunk_tokens=settings.chunk_tokens,
+            chunk_overlap_tokens=settings.chunk_overlap_tokens,
+            heading_chars=settings.heading_chars,
+            embed_batch=settings.embed_batch,
+            embed_calls=settings.embed_calls,
+        ),
+    )
     return GatewayServicer(
         services,
         catalog,
@@ -153,17 +167,15 @@ def _servicer(settings: Settings, services: Services, caches: _Caches) -> Gatewa
             near,
             caches.flights,
         ),
-        Ingester(
+        ingester,
+        Reembedder(
             services,
             catalog,
             freshness,
-            ChunkPlan(
-                chunk_tokens=settings.chunk_tokens,
-                chunk_overlap_tokens=settings.chunk_overlap_tokens,
-                heading_chars=settings.heading_chars,
-                embed_batch=settings.embed_batch,
-                embed_calls=settings.embed_calls,
-            ),
+            Overlap(services, searcher),
+            ingester,
+            in_flight=settings.documents_in_flight,
+            max_documents=settings.max_stream_documents,
         ),
         CacheAdmin(
             services,

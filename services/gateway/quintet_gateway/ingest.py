@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
-
-from google.protobuf import json_format
 
 from quintet.embedder.v1 import embedder_service_pb2 as embedder_pb
 from quintet.gateway.v1 import gateway_service_pb2 as pb
@@ -19,11 +15,9 @@ from quintet_gateway.chunks import ChunkPlan, Piece, cut
 from quintet_gateway.clients import Services
 from quintet_gateway.concurrently import each
 from quintet_gateway.freshness import Freshness
+from quintet_gateway.kept_vectors import LEAST_CHUNKS, kept_vectors
+from quintet_gateway.recipes import content_hash, is_cut_alike
 from quintet_servicekit.errors import Reason, ServiceError
-
-METHOD_VERSION = 2
-"""Raise it when documents are cut or embedded in another way, so that the next
-ingest makes them anew."""
 
 
 class Ingester:
@@ -68,7 +62,14 @@ class Ingester:
         pieces = await cut(chain, self._services, document, self._plan)
         if not pieces:
             raise ServiceError(Reason.INVALID_FIELD, "document.content must not be empty")
-        revision, tokens = await self._embed(chain, model, pieces, truncate=document.whole)
+        if standing is not None and self._has_vectors(standing.document, digest):
+            kept = await kept_vectors(
+                chain, self._services, collection, standing.document, model, self._plan
+            )
+            for piece in pieces:
+                piece.chunk.vector = kept.get(piece.embedded, b"")
+        new = [piece for piece in pieces if not piece.chunk.vector]
+        revision, tokens = await self._embed(chain, model, new, truncate=document.whole)
         written = retriever_pb.DocumentInput(
             id=document.id,
             title=document.title,
@@ -100,6 +101,11 @@ class Ingester:
             consistency_token=response.consistency_token,
         )
 
+    @staticmethod
+    def _has_vectors(standing: retriever_pb.Document, digest: str) -> bool:
+        alike = is_cut_alike(standing.content_hash, digest)
+        return alike and standing.chunk_count >= LEAST_CHUNKS
+
     async def _standing(
         self, chain: Chain, collection: str, document_id: str
     ) -> retriever_pb.GetDocumentResponse | None:
@@ -127,7 +133,7 @@ class Ingester:
         the model's revision and the tokens read."""
         size = self._plan.embed_batch
         batches = [pieces[start : start + size] for start in range(0, len(pieces), size)]
-        revisions: set[str] = set()
+        revisions = set() if batches else {model.revision}
         tokens = 0
 
         async def vectors(texts: Sequence[str]) -> embedder_pb.EmbedResponse:
@@ -180,20 +186,3 @@ async def _stream(
 ) -> AsyncIterator[Sequence[Piece]]:
     for batch in batches:
         yield batch
-
-
-def content_hash(document: pb.Document, model: EmbeddingModel, plan: ChunkPlan) -> str:
-    """Return a digest of all that a document's chunks are made from, in hex.
-
-    Equal digests mean that ingesting again would change nothing.
-    """
-    made_from = {
-        "version": METHOD_VERSION,
-        "title": document.title,
-        "content": document.content,
-        "metadata": json_format.MessageToDict(document.metadata),
-        "model": [model.name, model.revision],
-        "plan": "whole" if document.whole else [*plan.shape, document.format],
-    }
-    canonical = json.dumps(made_from, sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()

@@ -21,6 +21,7 @@ from quintet_gateway.clients import Services
 from quintet_gateway.freshness import Freshness
 from quintet_gateway.ingest import Ingester, new_request_id
 from quintet_gateway.ingest_stream import IngestStream, StreamLimits
+from quintet_gateway.reembedding import Reembedder
 from quintet_gateway.searching import Query, Searcher
 from quintet_gateway.status import status_of
 from quintet_servicekit.breaker import Breaker
@@ -45,6 +46,7 @@ class GatewayServicer(GatewayServiceServicer):
         searcher: Searcher,
         asker: Asker,
         ingester: Ingester,
+        reembedder: Reembedder,
         caches: CacheAdmin,
         *,
         breakers: Sequence[Breaker],
@@ -60,6 +62,7 @@ class GatewayServicer(GatewayServiceServicer):
         self._searcher = searcher
         self._asker = asker
         self._ingester = ingester
+        self._reembedder = reembedder
         self._caches = caches
         self._breakers = breakers
         self._ask_plan = ask_plan
@@ -245,6 +248,21 @@ class GatewayServicer(GatewayServiceServicer):
             deleted_documents=deleted.deleted_documents,
             consistency_token=deleted.consistency_token,
         )
+
+    async def ReembedCollection(
+        self, request: pb.ReembedCollectionRequest, context: Context
+    ) -> AsyncGenerator[pb.ReembedCollectionResponse]:
+        validate.reembedding(request)
+        priority_now.set(Priority.BULK)
+        deadline = Deadline.of_call(context, default=float("inf"))
+        seconds = self._stream_limits.document_seconds
+
+        def new_chain() -> Chain:
+            return Chain(deadline.or_after(seconds), fail_if_degraded=True)
+
+        async with aclosing(self._reembedder.events(request, new_chain)) as events:
+            async for event in events:
+                yield event
 
     async def GetStatus(
         self, request: pb.GetStatusRequest, context: Context

@@ -109,3 +109,16 @@ def collection(request: pb.CreateCollectionRequest) -> None:
     checks.text("description", request.description, max_chars=1_000, required=False)
     checks.request_id("request_id", request.request_id)
     checks.done()
+
+
+def reembedding(request: pb.ReembedCollectionRequest) -> None:
+    """Raise `ServiceError` for a request that breaks its documented bounds."""
+    checks = Checks()
+    checks.text("collection", request.collection, max_chars=MAX_NAME_CHARS)
+    checks.text("beside", request.beside, max_chars=MAX_NAME_CHARS, required=False)
+    checks.text("embedding_model", request.embedding_model, max_chars=200, required=False)
+    if request.beside == request.collection:
+        checks.refuse("beside", "must be another collection")
+    if not 0 <= request.least_overlap <= 1:
+        checks.refuse("least_overlap", "must be from 0 to 1")
+    checks.done()

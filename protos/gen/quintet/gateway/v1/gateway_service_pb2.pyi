@@ -1811,6 +1811,170 @@ class DeleteCollectionResponse(_message.Message):
 Global___DeleteCollectionResponse: _TypeAlias = DeleteCollectionResponse  # noqa: Y015
 
 @_typing.final
+class ReembedCollectionRequest(_message.Message):
+    """Request of ReembedCollection."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: _builtins.int
+    EMBEDDING_MODEL_FIELD_NUMBER: _builtins.int
+    BESIDE_FIELD_NUMBER: _builtins.int
+    SWITCH_FIELD_NUMBER: _builtins.int
+    LEAST_OVERLAP_FIELD_NUMBER: _builtins.int
+    collection: _builtins.str
+    """Name of the collection."""
+    embedding_model: _builtins.str
+    """Model of the vectors that are made. Empty: the embedder's default."""
+    beside: _builtins.str
+    """Name of the collection that they are built in; made if it is not there. Empty:
+    the name with "-next" after it.
+    """
+    switch: _builtins.bool
+    """Whether the two exchange their names at the end."""
+    least_overlap: _builtins.float
+    """Least overlap, 0 to 1, without which they do not; see Compared."""
+    def __init__(
+        self,
+        *,
+        collection: _builtins.str = ...,
+        embedding_model: _builtins.str = ...,
+        beside: _builtins.str = ...,
+        switch: _builtins.bool = ...,
+        least_overlap: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["beside", b"beside", "collection", b"collection", "embedding_model", b"embedding_model", "least_overlap", b"least_overlap", "switch", b"switch"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReembedCollectionRequest: _TypeAlias = ReembedCollectionRequest  # noqa: Y015
+
+@_typing.final
+class Copied(_message.Message):
+    """Documents that were brought into the other collection."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DOCUMENTS_FIELD_NUMBER: _builtins.int
+    TOTAL_FIELD_NUMBER: _builtins.int
+    ROUNDS_FIELD_NUMBER: _builtins.int
+    documents: _builtins.int
+    """Documents that were looked at in this round."""
+    total: _builtins.int
+    """Documents of the collection when the round began."""
+    rounds: _builtins.int
+    """Rounds that were made before: each brings in what was written during the last."""
+    def __init__(
+        self,
+        *,
+        documents: _builtins.int = ...,
+        total: _builtins.int = ...,
+        rounds: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["documents", b"documents", "rounds", b"rounds", "total", b"total"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Copied: _TypeAlias = Copied  # noqa: Y015
+
+@_typing.final
+class Compared(_message.Message):
+    """How much two collections agree."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OVERLAP_FIELD_NUMBER: _builtins.int
+    SEARCHES_FIELD_NUMBER: _builtins.int
+    overlap: _builtins.float
+    """Mean share, 0 to 1, of the ten documents that the one finds by meaning that the
+    other finds, too.
+    """
+    searches: _builtins.int
+    """Searches that it is the mean of: for beginnings of documents, 100 at most."""
+    def __init__(
+        self,
+        *,
+        overlap: _builtins.float = ...,
+        searches: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["overlap", b"overlap", "searches", b"searches"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Compared: _TypeAlias = Compared  # noqa: Y015
+
+@_typing.final
+class Switched(_message.Message):
+    """The names were exchanged."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONSISTENCY_TOKEN_FIELD_NUMBER: _builtins.int
+    BESIDE_FIELD_NUMBER: _builtins.int
+    consistency_token: _builtins.str
+    """Consistency token of the collection as it is now."""
+    beside: _builtins.str
+    """Name under which the collection of before is found."""
+    def __init__(
+        self,
+        *,
+        consistency_token: _builtins.str = ...,
+        beside: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["beside", b"beside", "consistency_token", b"consistency_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Switched: _TypeAlias = Switched  # noqa: Y015
+
+@_typing.final
+class ReembedCollectionResponse(_message.Message):
+    """One event of ReembedCollection: Copied again and again, Compared once, and
+    Switched at the end if it was asked for and the overlap suffices.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COPIED_FIELD_NUMBER: _builtins.int
+    COMPARED_FIELD_NUMBER: _builtins.int
+    SWITCHED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def copied(self) -> Global___Copied:
+        """More documents are there."""
+
+    @_builtins.property
+    def compared(self) -> Global___Compared:
+        """All are there, and what both find was compared."""
+
+    @_builtins.property
+    def switched(self) -> Global___Switched:
+        """The names were exchanged."""
+
+    def __init__(
+        self,
+        *,
+        copied: Global___Copied | None = ...,
+        compared: Global___Compared | None = ...,
+        switched: Global___Switched | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["compared", b"compared", "copied", b"copied", "event", b"event", "switched", b"switched"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compared", b"compared", "copied", b"copied", "event", b"event", "switched", b"switched"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["copied", "compared", "switched"]  # noqa: Y015
+    _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
+
+Global___ReembedCollectionResponse: _TypeAlias = ReembedCollectionResponse  # noqa: Y015
+
+@_typing.final
 class GetStatusRequest(_message.Message):
     """Request of GetStatus."""
 

@@ -97,6 +97,11 @@ class GatewayServiceStub(object):
                 request_serializer=quintet_dot_gateway_dot_v1_dot_gateway__service__pb2.DeleteCollectionRequest.SerializeToString,
                 response_deserializer=quintet_dot_gateway_dot_v1_dot_gateway__service__pb2.DeleteCollectionResponse.FromString,
                 _registered_method=True)
+        self.ReembedCollection = channel.unary_stream(
+                '/quintet.gateway.v1.GatewayService/ReembedCollection',
+                request_serializer=quintet_dot_gateway_dot_v1_dot_gateway__service__pb2.ReembedCollectionRequest.SerializeToString,
+                response_deserializer=quintet_dot_gateway_dot_v1_dot_gateway__service__pb2.ReembedCollectionResponse.FromString,
+                _registered_method=True)
         self.GetStatus = channel.unary_unary(
                 '/quintet.gateway.v1.GatewayService/GetStatus',
                 request_serializer=quintet_dot_gateway_dot_v1_dot_gateway__service__pb2.GetStatusRequest.SerializeToString,
@@ -211,6 +216,18 @@ class GatewayServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReembedCollection(self, request, context):
+        """Embeds a collection's documents with another model, beside it, while it is read
+        and written as ever; compares what both find; and, if asked, exchanges their
+        names, in one transaction and with nothing missing. What it did is under the
+        other name then, for the way back: the same call with the model of before.
+
+        A call that ends early loses nothing: the next one goes on where it was.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetStatus(self, request, context):
         """Tells how the services behind the gateway are.
         """
@@ -297,6 +314,11 @@ def add_GatewayServiceServicer_to_server(servicer, server):
                     servicer.DeleteCollection,
                     request_deserializer=quintet_dot_gateway_dot_v1_dot_gateway__service__pb2.DeleteCollectionRequest.FromString,
                     response_serializer=quintet_dot_gateway_dot_v1_dot_gateway__service__pb2.DeleteCollectionResponse.SerializeToString,
+            ),
+            'ReembedCollection': grpc.unary_stream_rpc_method_handler(
+                    servicer.ReembedCollection,
+                    request_deserializer=quintet_dot_gateway_dot_v1_dot_gateway__service__pb2.ReembedCollectionRequest.FromString,
+                    response_serializer=quintet_dot_gateway_dot_v1_dot_gateway__service__pb2.ReembedCollectionResponse.SerializeToString,
             ),
             'GetStatus': grpc.unary_unary_rpc_method_handler(
                     servicer.GetStatus,
@@ -624,6 +646,33 @@ class GatewayService(object):
             '/quintet.gateway.v1.GatewayService/DeleteCollection',
             quintet_dot_gateway_dot_v1_dot_gateway__service__pb2.DeleteCollectionRequest.SerializeToString,
             quintet_dot_gateway_dot_v1_dot_gateway__service__pb2.DeleteCollectionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReembedCollection(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/quintet.gateway.v1.GatewayService/ReembedCollection',
+            quintet_dot_gateway_dot_v1_dot_gateway__service__pb2.ReembedCollectionRequest.SerializeToString,
+            quintet_dot_gateway_dot_v1_dot_gateway__service__pb2.ReembedCollectionResponse.FromString,
             options,
             channel_credentials,
             insecure,

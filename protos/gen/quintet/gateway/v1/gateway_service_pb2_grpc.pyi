@@ -72,6 +72,14 @@ class GatewayServiceStub:
     """Lists collections by name, in pages."""
     DeleteCollection: _grpc.UnaryUnaryMultiCallable[_gateway_service_pb2.DeleteCollectionRequest, _gateway_service_pb2.DeleteCollectionResponse]
     """Deletes a collection and all that is in it."""
+    ReembedCollection: _grpc.UnaryStreamMultiCallable[_gateway_service_pb2.ReembedCollectionRequest, _gateway_service_pb2.ReembedCollectionResponse]
+    """Embeds a collection's documents with another model, beside it, while it is read
+    and written as ever; compares what both find; and, if asked, exchanges their
+    names, in one transaction and with nothing missing. What it did is under the
+    other name then, for the way back: the same call with the model of before.
+
+    A call that ends early loses nothing: the next one goes on where it was.
+    """
     GetStatus: _grpc.UnaryUnaryMultiCallable[_gateway_service_pb2.GetStatusRequest, _gateway_service_pb2.GetStatusResponse]
     """Tells how the services behind the gateway are."""
     GetCacheStats: _grpc.UnaryUnaryMultiCallable[_gateway_service_pb2.GetCacheStatsRequest, _gateway_service_pb2.GetCacheStatsResponse]
@@ -125,6 +133,14 @@ class GatewayServiceAsyncStub(GatewayServiceStub):
     """Lists collections by name, in pages."""
     DeleteCollection: _aio.UnaryUnaryMultiCallable[_gateway_service_pb2.DeleteCollectionRequest, _gateway_service_pb2.DeleteCollectionResponse]  # type: ignore[assignment]
     """Deletes a collection and all that is in it."""
+    ReembedCollection: _aio.UnaryStreamMultiCallable[_gateway_service_pb2.ReembedCollectionRequest, _gateway_service_pb2.ReembedCollectionResponse]  # type: ignore[assignment]
+    """Embeds a collection's documents with another model, beside it, while it is read
+    and written as ever; compares what both find; and, if asked, exchanges their
+    names, in one transaction and with nothing missing. What it did is under the
+    other name then, for the way back: the same call with the model of before.
+
+    A call that ends early loses nothing: the next one goes on where it was.
+    """
     GetStatus: _aio.UnaryUnaryMultiCallable[_gateway_service_pb2.GetStatusRequest, _gateway_service_pb2.GetStatusResponse]  # type: ignore[assignment]
     """Tells how the services behind the gateway are."""
     GetCacheStats: _aio.UnaryUnaryMultiCallable[_gateway_service_pb2.GetCacheStatsRequest, _gateway_service_pb2.GetCacheStatsResponse]  # type: ignore[assignment]
@@ -241,6 +257,20 @@ class GatewayServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_gateway_service_pb2.DeleteCollectionResponse, _abc.Awaitable[_gateway_service_pb2.DeleteCollectionResponse]]:
         """Deletes a collection and all that is in it."""
+
+    @_abc_1.abstractmethod
+    def ReembedCollection(
+        self,
+        request: _gateway_service_pb2.ReembedCollectionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_gateway_service_pb2.ReembedCollectionResponse], _abc.AsyncIterator[_gateway_service_pb2.ReembedCollectionResponse]]:
+        """Embeds a collection's documents with another model, beside it, while it is read
+        and written as ever; compares what both find; and, if asked, exchanges their
+        names, in one transaction and with nothing missing. What it did is under the
+        other name then, for the way back: the same call with the model of before.
+
+        A call that ends early loses nothing: the next one goes on where it was.
+        """
 
     @_abc_1.abstractmethod
     def GetStatus(
