@@ -28,8 +28,9 @@ class AdmissionSettings(BaseModel):
     """Most bulk calls under way at once, whatever the limit."""
     bulk_waiting: int = Field(256, ge=0, le=100_000)
     """Bulk calls that may wait in line; more are refused."""
-    bulk_wait_seconds: float = Field(30.0, gt=0, le=3600)
-    """Longest wait in line."""
+    bulk_wait_seconds: float = Field(300.0, gt=0, le=3600)
+    """Longest wait in line, where the caller's own deadline is not earlier: as long as the
+    gateway gives a document."""
     retry_seconds: float = Field(0.2, gt=0, le=60)
     """When a refused caller is told to try again. A client that retries on its own is told
     half to half as much again of it, so that not all come back together."""

@@ -114,6 +114,16 @@ async def test_a_request_withdrawn_while_it_is_computed_is_dropped() -> None:
     assert [row[0] for row in await stays.done] == [6]
 
 
+async def test_passages_that_fill_their_line_keep_no_query_out() -> None:
+    scheduler = Scheduler(batch_tokens=4_096, max_texts=10)
+    scheduler.submit(texts(*[8] * 10), PASSAGE)
+    query = scheduler.submit(texts(8), QUERY)
+    assert scheduler.waiting_texts == 11
+    await drained(scheduler)
+    assert (await query.done)[0][0] == 8
+    assert scheduler.waiting_texts == 0
+
+
 async def test_a_full_line_refuses_and_says_when_to_come_back() -> None:
     scheduler = Scheduler(batch_tokens=4_096, max_texts=10)
     scheduler.submit(texts(*[5] * 8), PASSAGE)

@@ -57,7 +57,8 @@ class Batch:
 
 
 class Scheduler:
-    """The line before a model. `max_texts` may wait; a batch has `batch_tokens` at
+    """The lines before a model, one a purpose. `max_texts` may wait in each, so that many
+    passages keep no query out; a batch has `batch_tokens` at
     most, padding included, but always at least one text."""
 
     def __init__(self, *, batch_tokens: int, max_texts: int) -> None:
@@ -66,28 +67,29 @@ class Scheduler:
         self._lines: dict[Purpose, OrderedDict[int, Job]] = {
             purpose: OrderedDict() for purpose in Purpose
         }
-        self._texts = 0
+        self._texts = dict.fromkeys(Purpose, 0)
         self._arrival = asyncio.Event()
 
     @property
     def waiting_texts(self) -> int:
         """Number of texts that no batch has taken."""
-        return self._texts
+        return sum(self._texts.values())
 
     def submit(self, ids: Sequence[TokenIds], purpose: Purpose) -> Job:
         """Put a request's texts in line; `job.done` becomes their results,
         in their order.
 
-        Raises `ServiceError` OVERLOADED when the line is full.
+        Raises `ServiceError` OVERLOADED when its line is full.
         """
-        if self._texts + len(ids) > self._max_texts and self._texts:
+        waiting = self._texts[purpose]
+        if waiting + len(ids) > self._max_texts and waiting:
             raise ServiceError(Reason.OVERLOADED, "the embedder's queue is full")
         job = Job(ids, purpose, asyncio.get_running_loop().create_future())
         job.rows = [None] * len(ids)
         job.left = len(ids)
         for index, tokens in enumerate(ids):
             job.waiting.setdefault(bisect.bisect_left(BUCKETS, len(tokens)), []).append(index)
-        self._texts += len(ids)
+        self._texts[purpose] += len(ids)
         self._lines[purpose][id(job)] = job
         self._arrival.set()
         return job
@@ -95,7 +97,7 @@ class Scheduler:
     def withdraw(self, job: Job) -> None:
         """Take a job out of the line; what is being computed for it is dropped."""
         self._lines[job.purpose].pop(id(job), None)
-        self._texts -= sum(map(len, job.waiting.values()))
+        self._texts[job.purpose] -= sum(map(len, job.waiting.values()))
         job.waiting.clear()
         job.done.cancel()
 
@@ -126,7 +128,7 @@ class Scheduler:
             self._rotate(line, job)
             if len(items) >= room:
                 break
-        self._texts -= len(items)
+        self._texts[first.purpose] -= len(items)
         return Batch(items)
 
     @staticmethod
@@ -152,5 +154,5 @@ class Scheduler:
             if not job.done.done():
                 job.done.set_exception(error)
             self._lines[job.purpose].pop(id(job), None)
-            self._texts -= sum(map(len, job.waiting.values()))
+            self._texts[job.purpose] -= sum(map(len, job.waiting.values()))
             job.waiting.clear()

@@ -12,7 +12,7 @@ from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from quintet_servicekit.cache import CacheSettings
-from quintet_servicekit.settings import ServiceSettings
+from quintet_servicekit.settings import AdmissionSettings, ServiceSettings
 
 EMBEDDED_MODEL = "all-MiniLM-L6-v2"
 """Name of the model that comes with the installation."""
@@ -62,6 +62,10 @@ class Settings(ServiceSettings):
     minutes would else push out every query. Passages repeat when a document is
     ingested again, mostly later than memory reaches and Redis does."""
 
+    admission: AdmissionSettings = AdmissionSettings(bulk_calls=16)
+    """How many calls are worked on at once when callers wait. In bulk 16: of 64 texts each
+    they fill the batches of thirty cores, and none of them holds the line for long."""
+
     max_batch: int = Field(256, ge=1, le=4_096)
     """Most texts of a request."""
     max_text_chars: int = Field(100_000, ge=1, le=10_000_000)
@@ -71,8 +75,8 @@ class Settings(ServiceSettings):
     """Most tokens that are computed at once, padding included: 32 texts of 128.
     Throughput grows no further above it, and a query waits no longer than this."""
     queue_texts: int = Field(4_096, ge=1, le=1_000_000)
-    """Most texts that wait; a request that would exceed it is OVERLOADED. At 80 texts
-    a second the last of them waits 50 s."""
+    """Most texts that wait, passages and queries each; a request that would exceed it is
+    OVERLOADED. At 80 texts a second the last passage waits 50 s."""
 
 
 def model_folder(settings: Settings) -> Path:

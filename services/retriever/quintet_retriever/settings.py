@@ -7,7 +7,7 @@ from pydantic_settings import SettingsConfigDict
 
 from quintet_servicekit.breaker_policy import BreakerSettings
 from quintet_servicekit.cache import CacheSettings
-from quintet_servicekit.settings import ServiceSettings
+from quintet_servicekit.settings import AdmissionSettings, ServiceSettings
 
 
 class Settings(ServiceSettings):
@@ -77,6 +77,10 @@ class Settings(ServiceSettings):
     cache: CacheSettings = CacheSettings()
     """Cache of search results, and the Redis that carries the news of epochs. All
     replicas on one database must name the same one."""
+
+    admission: AdmissionSettings = AdmissionSettings(bulk_calls=4)
+    """How many calls are worked on at once when callers wait. In bulk 4: a question finds
+    most of the pool's connections free, however many documents are written."""
 
     max_documents: int = Field(64, ge=1, le=10_000)
     """Most documents in a batch."""

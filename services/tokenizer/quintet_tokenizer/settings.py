@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from quintet_servicekit.cache import CacheSettings
-from quintet_servicekit.settings import ServiceSettings
+from quintet_servicekit.settings import AdmissionSettings, ServiceSettings
 
 EMBEDDED_MODEL = "all-MiniLM-L6-v2"
 """Name of the model whose tokenizer comes with the installation."""
@@ -57,6 +57,10 @@ class Settings(ServiceSettings):
     """Most tokens of a chunk where the request names no number."""
     chunk_overlap_tokens: int = Field(16, ge=0, le=4_095)
     """Tokens that neighbouring chunks share where the request names no number."""
+    admission: AdmissionSettings = AdmissionSettings(bulk_calls=1)
+    """How many calls are worked on at once when callers wait. One of them in bulk: while it
+    cuts a document, a question's count finds the other thread free."""
+
     cache: CacheSettings = CacheSettings(memory_bytes=8 * 2**20, ttl_seconds=7 * 86_400)
     """How many counts are kept: 8 MiB hold 15,000. In memory only, whatever address of a
     Redis it has: to ask it takes longer than to count."""
