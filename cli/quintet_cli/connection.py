@@ -22,7 +22,7 @@ CALL_SECONDS = 60.0
 """Deadline of a call where none is given: twice the gateway's own for a
 question, so that its more telling error comes first."""
 STREAM_SECONDS = 24 * 3600.0
-"""Deadline of an ingestion where none is given: as long as any could sensibly
+"""Deadline of work on many documents where none is given: as long as any could sensibly
 take; a dead connection is noticed by its keepalive much sooner."""
 
 Request = TypeVar("Request")
@@ -51,9 +51,12 @@ class Gateway:
         method: str,
         call: grpc.aio.UnaryStreamMultiCallable[Request, Response],
         request: Request,
+        *,
+        seconds: float = CALL_SECONDS,
     ) -> AsyncIterator[Response]:
-        """Yield the responses. Raises `ServiceError`."""
-        return self._peer.stream(method, call, request, timeout=self._timeout or CALL_SECONDS)
+        """Yield the responses, in `seconds` at most if the user says nothing else.
+        Raises `ServiceError`."""
+        return self._peer.stream(method, call, request, timeout=self._timeout or seconds)
 
     def exchange(
         self,

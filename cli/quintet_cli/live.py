@@ -58,6 +58,10 @@ class Progress:
         """Count one more."""
         self._bar.advance(self._task)
 
+    def reach(self, done: int, total: int) -> None:
+        """Show so many of so many."""
+        self._bar.update(self._task, completed=done, total=total)
+
     def print(self, line: str, style: str | None = None) -> None:
         """Print a line to standard error, above the bar."""
         self._console.print(line, style=style)

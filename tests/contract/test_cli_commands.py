@@ -665,6 +665,25 @@ class TestCollections:
         ran = quintet("collections", "delete", "a", "--yes", "--json")
         assert ran.lines == [{"deleted_documents": "79", "consistency_token": "gone"}]
 
+    def test_one_is_embedded_anew_with_its_overlap_and_the_way_back(
+        self, quintet: Quintet, gateway: RecordedGateway
+    ) -> None:
+        gateway.replies["ReembedCollection"] = [
+            pb.ReembedCollectionResponse(copied=pb.Copied(documents=3, total=3)),
+            pb.ReembedCollectionResponse(compared=pb.Compared(overlap=0.87, searches=3)),
+            pb.ReembedCollectionResponse(
+                switched=pb.Switched(consistency_token="new", beside="a-next")
+            ),
+        ]
+        told = quintet("collections", "reembed", "a", "--model", "mini", "--switch").out
+        assert "87% of the nearest documents are the same, in 3 searches" in told
+        assert "quintet collections reembed a --beside a-next --model" in told
+        assert "--after new" in told
+        [request] = gateway.asked("ReembedCollection")
+        assert (request.collection, request.embedding_model, request.switch) == ("a", "mini", True)
+        lines = quintet("collections", "reembed", "a", "--json").lines
+        assert [next(iter(line)) for line in lines] == ["copied", "compared", "switched"]
+
 
 class TestStatus:
     def test_it_ends_with_0_when_all_are_serving(

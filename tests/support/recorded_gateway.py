@@ -39,7 +39,7 @@ def created(index: int, request: pb.IngestRequest) -> pb.IngestResponse:
 
 class RecordedGateway(GatewayServiceServicer):
     """`replies` holds, by method, what is played: a message or an error, or a list of
-    them: one a call, or for AskStream one an event. `acknowledge` answers documents."""
+    them: one a call, or of a stream one an event. `acknowledge` answers documents."""
 
     def __init__(self) -> None:
         self.requests: list[tuple[str, Any]] = []
@@ -55,13 +55,6 @@ class RecordedGateway(GatewayServiceServicer):
     def asked(self, method: str) -> list[Any]:
         """Return the requests of one method, in order."""
         return [request for name, request in self.requests if name == method]
-
-    def AskStream(self, request: pb.AskRequest, context: Any) -> Iterator[Any]:
-        """Play back the events of an answer."""
-        self._record("AskStream", request, context)
-        replies = self.replies["AskStream"]
-        for reply in replies if isinstance(replies, list) else [replies]:
-            yield _played(reply, context)
 
     def Ingest(self, requests: Iterator[pb.IngestRequest], context: Any) -> Iterator[Any]:
         """Acknowledge documents in their order, not before that is let happen."""
@@ -96,6 +89,16 @@ def _played(reply: Reply, context: Any) -> Message:
     return reply
 
 
+def _streaming_method(name: str) -> Any:
+    def method(self: RecordedGateway, request: Any, context: Any) -> Iterator[Any]:
+        self._record(name, request, context)
+        replies = self.replies[name]
+        for reply in replies if isinstance(replies, list) else [replies]:
+            yield _played(reply, context)
+
+    return method
+
+
 def _unary_method(name: str) -> Any:
     def method(self: RecordedGateway, request: Any, context: Any) -> Any:
         return self._unary(name, request, context)
@@ -109,6 +112,8 @@ for _name in (
     *("GetCacheStats", "ExplainCache", "PurgeCache"),
 ):
     setattr(RecordedGateway, _name, _unary_method(_name))
+for _name in ("AskStream", "ReembedCollection"):
+    setattr(RecordedGateway, _name, _streaming_method(_name))
 
 
 @contextmanager
