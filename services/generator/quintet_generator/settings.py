@@ -55,7 +55,8 @@ class GeneratorSettings(ServiceSettings):
     evidence_sentences: int = Field(3, ge=0, le=64)
     """Sentences of the passages that a local model is given, the best by the extractive
     backend's measure; 0 gives it the passages whole, which suits models that read well.
-    With three the packaged model's answers hold the right one half as often again."""
+    With three the packaged model's answers hold the right one as often, at an F1 of .167
+    instead of .126, in half the time."""
 
     model: str = ""
     """Model of the local backends. For openvino a folder that optimum exported, for
