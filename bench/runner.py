@@ -23,6 +23,7 @@ NAMES = (
     "queries",
     "tokenizer",
     "ingest",
+    "search",
     "memory",
     "chain",
     "chain_model",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -12,7 +13,6 @@ from pathlib import Path
 
 import grpc
 
-from bench.machine import circumstances
 from bench.run import NO_CACHES
 from bench.worker import ROOT
 from evaluation.report import Evaluated, Report
@@ -25,7 +25,7 @@ from quintet_local.supervisor import running_stack
 
 async def evaluate(names: Sequence[str], data: Path, report: Report) -> None:
     """Evaluate the sets one after the other in a stack of their own, without caches."""
-    about = circumstances()
+    date = commit_date()
     with tempfile.TemporaryDirectory(prefix="quintet-evaluation-") as folder:
         async with (
             running_stack(Path(folder) / "state", environment=NO_CACHES) as stack,
@@ -45,10 +45,14 @@ async def evaluate(names: Sequence[str], data: Path, report: Report) -> None:
                 for mode, it in scores.items():
                     means = ", ".join(f"{key} {value:.4f}" for key, value in it.means.items())
                     print(f"{name}, {mode}: {means}", flush=True)
-                evaluated = Evaluated(
-                    about.date, about.commit, len(found.documents), len(found.queries), scores
-                )
-                report.put(name, evaluated)
+                counts = len(found.documents), len(found.queries)
+                report.put(name, Evaluated(date, *counts, scores))
+
+
+def commit_date() -> str:
+    """Return the date of the checked-out commit, in ISO 8601."""
+    command = ["git", "-C", str(ROOT), "log", "-1", "--format=%cs"]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def main() -> int:

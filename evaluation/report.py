@@ -22,10 +22,9 @@ queries (10,000 resamples).
 
 @dataclass(frozen=True, slots=True)
 class Evaluated:
-    """One set's scores by mode, and of what state of the code they are."""
+    """One set's scores by mode; `date` is that of the commit that was evaluated."""
 
     date: str
-    commit: str
     documents: int
     queries: int
     scores: Mapping[str, Scores]
@@ -53,7 +52,6 @@ class Report:
         """Note a set's result and save the file."""
         self._sets[name] = {
             "date": found.date,
-            "commit": found.commit,
             "documents": found.documents,
             "queries": found.queries,
             "modes": {mode: dict(scores.means) for mode, scores in found.scores.items()},
@@ -80,7 +78,7 @@ def _section(source: Source, found: Mapping[str, object]) -> str:
     lines = [
         f"## {source.title}",
         "",
-        f"{found['date']}, commit {found['commit']}; {found['documents']:,} documents,"
+        f"Commit of {found['date']}; {found['documents']:,} documents,"
         f" {found['queries']:,} queries.",
         "",
         "| mode | nDCG@10 | Recall@100 | MRR | others' nDCG@10 / Recall@100 | hybrid exceeds |",

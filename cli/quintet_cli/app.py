@@ -81,6 +81,9 @@ def ingest(
         list[Path], typer.Argument(metavar="PATH", exists=True, help="Files and folders.")
     ],
     collection: Collection = DEFAULT_COLLECTION,
+    language: Annotated[
+        str, typer.Option(help='Of the words of a new collection, "german" for instance.')
+    ] = "english",
 ) -> None:
     """Bring in files and folders.
 
@@ -89,7 +92,7 @@ def ingest(
     """
     from quintet_cli.commands import ingest as command_ingest
 
-    command_ingest.run(settings, paths, collection=collection)
+    command_ingest.run(settings, paths, collection=collection, language=language)
 
 
 @command(app)

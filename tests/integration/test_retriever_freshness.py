@@ -192,7 +192,7 @@ QUERIES: dict[str, dict[str, Any]] = {
 async def test_what_does_not_concern_the_hits_leaves_them_unchanged(
     stub: Stub, name: str, mode: str
 ) -> None:
-    await write(stub, name, *spread(30))
+    await write(stub, name, *spread(34))
     query = QUERIES[mode]
     first = await search(stub, name, **query)
     assert len(first.hits) == 5 and first.state and not first.unchanged
@@ -243,11 +243,11 @@ async def test_a_state_that_a_caller_made_up_is_searched_anew_or_is_none(
 
 @pytest.mark.parametrize("mode", QUERIES)
 async def test_a_hit_that_was_touched_is_searched_anew(stub: Stub, name: str, mode: str) -> None:
-    await write(stub, name, *spread(30))
+    await write(stub, name, *spread(34))
     query = QUERIES[mode]
     state = (await search(stub, name, **query)).state
     changes: list[Callable[[], Awaitable[Epoch]]] = [
-        lambda: write(stub, name, spread(30)[0]),
+        lambda: write(stub, name, spread(34)[0]),
         lambda: delete(stub, name, "0"),
         lambda: invalidate(stub, name, "1"),
         lambda: invalidate(stub, name),
@@ -263,10 +263,10 @@ async def test_a_hit_that_was_touched_is_searched_anew(stub: Stub, name: str, mo
 async def test_hits_that_were_declared_out_of_date_say_so_although_they_are_the_same(
     stub: Stub, name: str, mode: str
 ) -> None:
-    await write(stub, name, *spread(30), FAR)
+    await write(stub, name, *spread(34), FAR)
     query = QUERIES[mode]
     first = await search(stub, name, **query)
-    await write(stub, name, spread(30)[0])
+    await write(stub, name, spread(34)[0])
     written = await search(stub, name, known_state=first.state, **query)
     assert not written.unchanged and not written.invalidated
 
@@ -286,7 +286,7 @@ async def test_hits_that_were_declared_out_of_date_say_so_although_they_are_the_
 
 
 async def test_a_chunk_that_comes_among_the_hits_is_found(stub: Stub, name: str) -> None:
-    await write(stub, name, *spread(30))
+    await write(stub, name, *spread(34))
     dense, lexical, hybrid = QUERIES.values()
     states = [(await search(stub, name, **query)).state for query in QUERIES.values()]
     await write(stub, name, NEAR)
@@ -321,7 +321,7 @@ async def test_a_newcomer_that_the_filter_excludes_does_not_matter(stub: Stub, n
 
 
 async def test_a_state_of_another_request_is_as_good_as_none(stub: Stub, name: str) -> None:
-    await write(stub, name, *spread(30))
+    await write(stub, name, *spread(34))
     other = (await create(stub, new_name())).name
     state = (await search(stub, name, **QUERIES["dense"])).state
     for collection, fields in (
@@ -340,7 +340,7 @@ async def test_a_state_of_another_request_is_as_good_as_none(stub: Stub, name: s
 async def test_what_cannot_be_told_any_more_is_searched_anew(
     stub: Stub, url: str, name: str
 ) -> None:
-    await write(stub, name, *spread(30))
+    await write(stub, name, *spread(34))
     query = QUERIES["dense"]
     state = (await search(stub, name, **query)).state
     epoch = await write(stub, name, FAR)
@@ -357,7 +357,7 @@ async def test_what_cannot_be_told_any_more_is_searched_anew(
 async def test_too_many_writes_or_chunks_are_searched_anew(url: str) -> None:
     async with retriever_on(url, max_changes=3) as stub:
         name = (await create(stub, new_name())).name
-        await write(stub, name, *spread(30))
+        await write(stub, name, *spread(34))
         query = QUERIES["dense"]
         state = (await search(stub, name, **query)).state
         for expected in (True, True, True, False):
@@ -371,7 +371,7 @@ async def test_too_many_writes_or_chunks_are_searched_anew(url: str) -> None:
 
 async def test_a_state_from_before_the_collection_was_made_anew_is_none(stub: Stub) -> None:
     name = (await create(stub, new_name())).name
-    await write(stub, name, *spread(30))
+    await write(stub, name, *spread(34))
     state = (await search(stub, name, **QUERIES["dense"])).state
     await stub.DeleteCollection(pb.DeleteCollectionRequest(name=name))
     await create(stub, name)

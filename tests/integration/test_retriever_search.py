@@ -139,10 +139,32 @@ async def test_a_scan_that_gives_up_early_is_made_good_by_comparing(
 ) -> None:
     early = {"hnsw_max_scan_tuples": 1, "hnsw_ef_search": 1}
     async with retriever_on(url, **early, **APPROXIMATE) as stub:
-        hits = await search(
-            stub, clusters, vector=packed(VECTORS[0]), filter=with_number("number", 99)
+        request = pb.SearchRequest(
+            collection=clusters, vector=packed(VECTORS[0]), filter=with_number("number", 99)
         )
-    assert rows_of(hits) == nearest(VECTORS[0], 10, first=1980)
+        response = await stub.Search(request)
+    assert rows_of(list(response.hits)) == nearest(VECTORS[0], 10, first=1980)
+    assert response.compared_all and not response.exhausted
+
+
+async def test_fewer_hits_than_asked_for_are_all_that_match_whatever_the_scan_reached(
+    url: str, clusters: str
+) -> None:
+    early = {"hnsw_max_scan_tuples": 1, "hnsw_ef_search": 1}
+    for settings in (early, {}):
+        async with retriever_on(url, **settings, **APPROXIMATE) as stub:
+            for k, exhausted in ((20, False), (21, True)):
+                request = pb.SearchRequest(
+                    collection=clusters,
+                    vector=packed(VECTORS[0]),
+                    filter=with_number("number", 99),
+                    k=k,
+                )
+                # From the database, then from the cache.
+                for _ in range(2):
+                    response = await stub.Search(request)
+                    assert (len(response.hits), response.exhausted) == (20, exhausted)
+                    assert response.compared_all or not (exhausted or settings)
 
 
 async def test_fewer_chunks_than_asked_for_are_all_found(stub: Stub, name: str) -> None:
@@ -238,7 +260,9 @@ async def test_a_question_without_a_usable_word_finds_nothing(
 # --- hybrid --------------------------------------------------------------------------
 
 
-async def test_hybrid_orders_by_the_sum_of_reciprocal_ranks(stub: Stub, name: str) -> None:
+async def test_hybrid_orders_by_the_weighted_sum_of_both_scores_scaled(
+    stub: Stub, name: str
+) -> None:
     angles = {"first": 0.0, "second": 0.3, "third": 0.6, "fourth": 0.9}
     words = {"first": "none", "second": "bee", "third": "bee honey", "fourth": "none"}
     await upsert(
@@ -249,20 +273,30 @@ async def test_hybrid_orders_by_the_sum_of_reciprocal_ranks(stub: Stub, name: st
             for name, angle in angles.items()
         ],
     )
+    by_words = await search(stub, name, text="bee honey")
+    lexical = dict.fromkeys(angles, 0.0) | {hit.document_id: hit.score for hit in by_words}
     hits = await search(stub, name, vector=packed([1, 0]), text="bee honey")
+    least, most = math.cos(0.9), 1.0
     expected = {
-        "first": 1 / 61,
-        "second": 1 / 62 + 1 / 62,
-        "third": 1 / 63 + 1 / 61,
-        "fourth": 1 / 64,
+        it: 0.6 * (math.cos(angles[it]) - least) / (most - least)
+        + 0.4 * lexical[it] / max(lexical.values())
+        for it in angles
     }
     assert ids(hits) == sorted(expected, key=lambda name: -expected[name])
     for hit in hits:
         assert hit.score == pytest.approx(expected[hit.document_id])
         assert hit.scores.dense == pytest.approx(math.cos(angles[hit.document_id]))
-        assert hit.scores.HasField("lexical") == (words[hit.document_id] != "none")
-        assert hit.scores.HasField("lexical_rank") == hit.scores.HasField("lexical")
-    assert [hit.scores.dense_rank for hit in hits] == [3, 2, 1, 4]
+        assert hit.scores.lexical == pytest.approx(lexical[hit.document_id])
+        assert hit.scores.HasField("lexical_rank") == (words[hit.document_id] != "none")
+        assert hit.scores.dense_rank == list(angles).index(hit.document_id) + 1
+
+
+async def test_hybrid_finds_the_only_chunk_whether_or_not_it_has_the_words(
+    stub: Stub, name: str
+) -> None:
+    await upsert(stub, name, document("d", ["bee"]))
+    for text in ("bee", "wasp", "?!"):
+        assert ids(await search(stub, name, vector=packed([1, 0]), text=text)) == ["d"]
 
 
 async def test_the_response_tells_the_mode_that_was_used(stub: Stub, name: str) -> None:

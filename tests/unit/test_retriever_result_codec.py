@@ -34,9 +34,10 @@ HIT = Hit(
     "hit", [HIT, replace(HIT, metadata={}, dense=None, dense_rank=None, lexical=0.0)]
 )
 def test_a_result_comes_out_as_it_went_in(hit: Hit) -> None:
-    result = SearchResult((hit, HIT), Epoch(1_760_000_000_000, 7), b"state")
+    result = SearchResult((hit, HIT), Epoch(1_760_000_000_000, 7), b"state", compared_all=True)
     found = decode(encode(result))
     assert (found.epoch, found.state, found.unchanged) == (result.epoch, result.state, False)
+    assert found.compared_all
     # Numbers of metadata are floats on the wire, of a cached result and of a computed one.
     assert list(map(hit_message, found.hits)) == list(map(hit_message, result.hits))
     assert replace(found.hits[0], metadata={}) == replace(hit, metadata={})

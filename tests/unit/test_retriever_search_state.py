@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quintet_retriever.filters import Equals
-from quintet_retriever.models import Mode, SearchRequest, SearchState
+from quintet_retriever.models import Mode, SearchRequest, SearchState, Tuning
 from quintet_retriever.search_state import (
     MAX_STATE_BYTES,
     decode_state,
@@ -20,6 +20,7 @@ from quintet_retriever.search_state import (
 from quintet_servicekit.consistency import Epoch
 
 DIGEST = b"d" * 16
+TUNING = Tuning(100, 0.6)
 REQUEST = SearchRequest(Mode.HYBRID, "text", b"vector", "r", 10, None)
 FLOORS = st.floats(allow_nan=False)
 
@@ -29,11 +30,12 @@ FLOORS = st.floats(allow_nan=False)
     FLOORS,
     FLOORS,
     st.lists(st.integers(1, 2**63 - 1), unique=True, max_size=2000).map(sorted).map(tuple),
+    st.integers(0, 2**63 - 1),
 )
 def test_a_state_leads_back_to_what_it_was_made_of(
-    epoch: Epoch, dense: float, lexical: float, documents: tuple[int, ...]
+    epoch: Epoch, dense: float, lexical: float, documents: tuple[int, ...], revision: int
 ) -> None:
-    state = SearchState(epoch, dense, lexical, documents)
+    state = SearchState(epoch, dense, lexical, documents, revision)
     encoded = encode_state(state, DIGEST)
     assert len(encoded) <= MAX_STATE_BYTES
     assert decode_state(encoded, DIGEST) == state
@@ -63,14 +65,16 @@ def test_a_state_cut_short_or_of_another_request_is_none() -> None:
 )
 def test_whatever_hits_depend_on_has_a_digest_of_its_own(change: dict[str, object]) -> None:
     other = replace(REQUEST, **change)  # type: ignore[arg-type]
-    assert request_digest(REQUEST, 100) != request_digest(other, 100)
-    assert request_digest(REQUEST, 100) != request_digest(REQUEST, 101)
+    assert request_digest(REQUEST, TUNING) != request_digest(other, TUNING)
+    for tuned in (Tuning(101, 0.6), Tuning(100, 0.5)):
+        assert request_digest(REQUEST, TUNING) != request_digest(REQUEST, tuned)
 
 
 def test_filters_that_differ_in_type_alone_have_digests_of_their_own() -> None:
     values: tuple[str | float | bool | None, ...] = (1, True, "1", None)
     digests = {
-        request_digest(replace(REQUEST, condition=Equals(("a",), value)), 100) for value in values
+        request_digest(replace(REQUEST, condition=Equals(("a",), value)), TUNING)
+        for value in values
     }
     assert len(digests) == len(values)
 
@@ -78,4 +82,4 @@ def test_filters_that_differ_in_type_alone_have_digests_of_their_own() -> None:
 def test_what_hits_do_not_depend_on_does_not_change_the_digest() -> None:
     dense = replace(REQUEST, mode=Mode.DENSE)
     other = replace(dense, text="unused", known_state=b"x", at_least=Epoch(1, 1))
-    assert request_digest(dense, 100) == request_digest(other, 100)
+    assert request_digest(dense, TUNING) == request_digest(other, TUNING)

@@ -20,7 +20,7 @@ from quintet_cli.terminal import console, print_json, seconds, shown
 from quintet_servicekit.errors import Reason, ServiceError
 
 
-def run(settings: Settings, paths: Sequence[Path], *, collection: str) -> None:
+def run(settings: Settings, paths: Sequence[Path], *, collection: str, language: str) -> None:
     """Bring in the files under `paths`; exit with 1 when any failed."""
     items: list[Item] = list(files.find(paths))
     if not items:
@@ -28,14 +28,16 @@ def run(settings: Settings, paths: Sequence[Path], *, collection: str) -> None:
             "nothing to read in " + ", ".join(map(str, paths)),
             advice=f"files of these types are read: {' '.join(files.TYPES)}",
         )
-    summary = asyncio.run(_run(settings, items, collection))
+    summary = asyncio.run(_run(settings, items, collection, language))
     if summary.failed:
         raise typer.Exit(FAILED)
 
 
-async def _run(settings: Settings, items: Sequence[Item], collection: str) -> Summary:
+async def _run(
+    settings: Settings, items: Sequence[Item], collection: str, language: str
+) -> Summary:
     async with connected(settings) as gateway:
-        await ensure(gateway, collection)
+        await ensure(gateway, collection, language=language)
         with Progress(f"into {collection}", total=len(items), unit="documents") as progress:
 
             def on_result(result: Result) -> None:
@@ -51,7 +53,9 @@ async def _run(settings: Settings, items: Sequence[Item], collection: str) -> Su
     return ingestion.summary
 
 
-async def ensure(gateway: Gateway, collection: str, description: str = "") -> None:
+async def ensure(
+    gateway: Gateway, collection: str, description: str = "", language: str = ""
+) -> None:
     """Make the collection, with the embedder's default model, unless it is there."""
     try:
         await gateway.unary(
@@ -64,7 +68,10 @@ async def ensure(gateway: Gateway, collection: str, description: str = "") -> No
             "CreateCollection",
             gateway.stub.CreateCollection,
             CreateCollectionRequest(
-                name=collection, description=description, request_id=new_request_id()
+                name=collection,
+                description=description,
+                language=language,
+                request_id=new_request_id(),
             ),
         )
 

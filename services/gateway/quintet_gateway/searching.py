@@ -56,6 +56,8 @@ class Found:
     unchanged: bool
     invalidated: bool
     token: str
+    exhausted: bool
+    compared_all: bool
 
 
 class Searcher:
@@ -153,4 +155,6 @@ class Searcher:
             unchanged=found.unchanged,
             invalidated=found.invalidated,
             token=found.consistency_token,
+            exhausted=found.exhausted,
+            compared_all=found.compared_all,
         )

@@ -112,6 +112,8 @@ class GatewayServicer(GatewayServiceServicer):
             mode=found.mode,
             trail=chain.trail(),
             consistency_token=found.token,
+            exhausted=found.exhausted,
+            compared_all=found.compared_all,
             degradations=chain.degradations.messages,
         )
 
@@ -197,6 +199,7 @@ class GatewayServicer(GatewayServiceServicer):
                 dimension=model.dimension,
                 description=request.description,
                 request_id=request.request_id or new_request_id(),
+                language=request.language,
             ),
         )
         self._freshness.note(request.name, created.consistency_token, mark)

@@ -16,6 +16,7 @@ from quintet_retriever.announcer import Announcer
 from quintet_retriever.database import Database
 from quintet_retriever.engine import Engine
 from quintet_retriever.migrator import migrate
+from quintet_retriever.models import Tuning
 from quintet_retriever.relay import Relay
 from quintet_retriever.result_codec import CODEC, SCHEMA
 from quintet_retriever.search_store import PostgresSearch
@@ -23,6 +24,7 @@ from quintet_retriever.searching import TIER, Searcher
 from quintet_retriever.servicer import RetrieverServicer
 from quintet_retriever.settings import Settings
 from quintet_retriever.store import PostgresStore
+from quintet_retriever.word_counter import WordCounter
 from quintet_servicekit import cache_service, status_service, telemetry
 from quintet_servicekit.cache import Cache, open_remote
 from quintet_servicekit.cache_service import register_cache_service
@@ -46,11 +48,17 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
         news = None if remote is None else EpochNews(remote)
         engine = Engine(
             PostgresStore(database, settings),
-            Searcher(PostgresSearch(database, settings), results, watch, settings.candidates),
+            Searcher(
+                PostgresSearch(database, settings),
+                results,
+                watch,
+                Tuning(settings.candidates, settings.dense_weight),
+            ),
             Announcer(news, watch, database),
         )
         servicer = RetrieverServicer(engine, settings)
         relay = Relay(settings, news)
+        counter = WordCounter(settings)
 
         def register(server: grpc.aio.Server) -> None:
             pb_grpc.add_RetrieverServiceServicer_to_server(servicer, server)
@@ -60,8 +68,8 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
         async def warm_up() -> None:
             await _migrate_when_possible(settings)
             await database.open()
-            relaying = asyncio.create_task(relay.run(), name="relay")
-            stack.push_async_callback(_ended, relaying)
+            for name, work in (("relay", relay.run()), ("word counter", counter.run())):
+                stack.push_async_callback(_ended, asyncio.create_task(work, name=name))
 
         yield Application(
             service=SERVICE,

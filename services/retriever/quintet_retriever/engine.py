@@ -123,11 +123,18 @@ class Engine:
         Raises COLLECTION_EXISTS when the name is taken by one with others.
         """
         found = await self._store.create_collection(new, once)
-        wanted = (new.embedding_model, new.embedding_revision, new.dimension)
-        if wanted != (found.embedding_model, found.key.embedding_revision, found.key.dimension):
+        key = found.key
+        wanted = (new.embedding_model, new.embedding_revision, new.dimension, new.language)
+        if wanted != (
+            found.embedding_model,
+            key.embedding_revision,
+            key.dimension,
+            key.language,
+        ):
             raise ServiceError(
                 Reason.COLLECTION_EXISTS,
-                "a collection of that name has another embedding model, revision or dimension",
+                "a collection of that name has another embedding model, revision, dimension"
+                " or language",
                 metadata={"collection": new.name},
             )
         self._keys[new.name] = found.key

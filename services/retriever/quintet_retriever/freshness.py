@@ -1,15 +1,16 @@
 """The rule by which a later write leaves the hits of a search as they are.
 
 Hits come from one or two ranked lists of chunks: the dense one by cosine, the lexical
-one by the score of the words. Both scores depend on the query and the chunk alone. A
-change therefore leaves a list as it is unless it touched a document that has a chunk in
+one by BM25. The cosine depends on the query and the chunk alone, BM25 on the collection's counts of
+words too, which stay as they are until they are counted anew under a new revision. Under one
+revision a change therefore leaves a list as it is unless it touched a document that has a chunk in
 it, or wrote a chunk that comes into question and whose score reaches the list's last
 one (its floor; negative infinity for a list that had room). If all lists stay as they
 are, so do the hits, however they are fused. docs/adr/0005 has the proofs, and what
 "reaches" means where the index is approximate.
 
-A score that depends on the collection as a whole (BM25 does, by its document
-frequencies) does not fit this rule: its component's condition would have to be TRUE.
+Under another revision of the counts nothing is said of a list by words: every score in it may
+have moved.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ _COULD_ENTER = {
 # Arrays instead of joins: whatever the planner guesses, it reads the changed documents
 # by their index.
 _VERDICT = """
-WITH changed AS MATERIALIZED (
+WITH {asked}changed AS MATERIALIZED (
     SELECT document_key, invalidated, document_key IS NULL OR document_key = ANY ({known}) AS ours
     FROM retriever.change WHERE collection_id = {collection_id} AND epoch > {since}
 ),
@@ -49,6 +50,7 @@ told AS MATERIALIZED (
 rewritten AS MATERIALIZED (SELECT array(SELECT DISTINCT document_key FROM changed) AS keys)
 SELECT now.epoch, CASE
     WHEN now.epoch = {since} THEN TRUE
+    WHEN {recounted} THEN FALSE
     WHEN now.epoch - {since} NOT BETWEEN 0 AND {most} THEN FALSE
     WHEN (SELECT changes FROM told) <> now.epoch - {since} THEN FALSE
     WHEN (SELECT touched FROM told) THEN FALSE
@@ -82,6 +84,7 @@ def verdict_statement(
         "known": list(known.documents),
         "dense_floor": known.dense_floor - TOLERANCE,
         "lexical_floor": known.lexical_floor - TOLERANCE,
+        "word_revision": known.word_revision,
     }
     common = parts.common | {
         "since": sql.SQL("%(since)s::bigint"),
@@ -90,5 +93,8 @@ def verdict_statement(
         "lexical_floor": sql.SQL("%(lexical_floor)s::float8"),
         "most": sql.Literal(most_changes),
     }
+    by_words = query.mode is not Mode.DENSE
+    common["asked"] = parts.common["asked"] + sql.SQL(", ") if by_words else sql.SQL("")
+    common["recounted"] = sql.SQL("now.word_revision <> %(word_revision)s" if by_words else "FALSE")
     could_enter = sql.SQL(_COULD_ENTER[query.mode]).format(**common)
     return Statement(sql.SQL(_VERDICT).format(could_enter=could_enter, **common), parameters)

@@ -18,6 +18,15 @@ Metadata = Mapping[str, Any]
 """A JSON object."""
 
 
+ENGLISH = "english"
+LANGUAGES = frozenset(
+    "simple arabic armenian basque catalan danish dutch english finnish french german greek"
+    " hindi hungarian indonesian irish italian lithuanian nepali norwegian portuguese romanian"
+    " russian serbian spanish swedish tamil turkish yiddish".split()
+)
+"""Languages whose words are reduced to their stems; "simple" takes them as they are."""
+
+
 class CollectionGoneError(Exception):
     """The tables of a collection are not there: it was deleted meanwhile."""
 
@@ -45,6 +54,7 @@ class NewCollection:
     embedding_revision: str
     dimension: int
     description: str
+    language: str = ENGLISH
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +65,7 @@ class CollectionKey:
     id: int
     embedding_revision: str
     dimension: int
+    language: str = ENGLISH
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +194,14 @@ class SearchRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class Tuning:
+    """What of the service's settings the hits depend on; see there."""
+
+    candidates: int
+    dense_weight: float
+
+
+@dataclass(frozen=True, slots=True)
 class SearchQuery:
     """A search as the store runs it. `vector`: float32 [dimension] of length 1, None
     for lexical search; `text` is unused for dense search."""
@@ -219,7 +238,8 @@ class Hit:
 class SearchState:
     """What the hits of a search rest on; see `freshness` for what follows from it.
 
-    `epoch` is the state of the collection that was searched. A floor is the score of
+    `epoch` is the state of the collection that was searched, `word_revision` that of
+    its counts of words, which the scores of words rest on. A floor is the score of
     the last chunk in the list that was ranked, negative infinity if another one would
     have found room (or there was no such list). `documents` are the keys of the
     documents that have a chunk in a list, ascending.
@@ -229,6 +249,7 @@ class SearchState:
     dense_floor: float
     lexical_floor: float
     documents: tuple[int, ...]
+    word_revision: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +258,7 @@ class Found:
 
     hits: tuple[Hit, ...]
     state: SearchState
+    compared_all: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,10 +275,12 @@ class Verdict:
 class SearchResult:
     """The answer to a search. `unchanged`: the hits are those of the request's
     `known_state`, and are not repeated; `invalidated`: those were declared out of date,
-    or may have been. `state` is an encoded `SearchState`."""
+    or may have been. `state` is an encoded `SearchState`. `compared_all`: dense ranks are
+    exact, not the index's."""
 
     hits: tuple[Hit, ...]
     epoch: Epoch
     state: bytes
     unchanged: bool = False
     invalidated: bool = False
+    compared_all: bool = False

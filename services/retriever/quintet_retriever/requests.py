@@ -13,6 +13,8 @@ from google.protobuf import struct_pb2
 from quintet.retriever.v1 import retriever_service_pb2 as pb
 from quintet_retriever.filter_parsing import parse_filter
 from quintet_retriever.models import (
+    ENGLISH,
+    LANGUAGES,
     Chunk,
     DocumentInput,
     Metadata,
@@ -100,6 +102,9 @@ def new_collection(request: pb.CreateCollectionRequest) -> NewCollection:
     checks.text("embedding_revision", request.embedding_revision, max_chars=200)
     checks.number("dimension", request.dimension, least=1, most=MAX_DIMENSION)
     checks.text("description", request.description, max_chars=1_000, required=False)
+    language = request.language or ENGLISH
+    if language not in LANGUAGES:
+        checks.refuse("language", f"must be one of {', '.join(sorted(LANGUAGES))}")
     checks.done()
     return NewCollection(
         name=request.name,
@@ -107,6 +112,7 @@ def new_collection(request: pb.CreateCollectionRequest) -> NewCollection:
         embedding_revision=request.embedding_revision,
         dimension=request.dimension,
         description=request.description,
+        language=language,
     )
 
 

@@ -40,6 +40,7 @@ def collection_message(collection: Collection) -> pb.Collection:
         document_count=collection.document_count,
         chunk_count=collection.chunk_count,
         description=collection.description,
+        language=collection.key.language,
     )
 
 

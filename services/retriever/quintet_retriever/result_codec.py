@@ -10,7 +10,7 @@ from quintet_retriever.responses import hit_message
 from quintet_servicekit.cache import Codec
 from quintet_servicekit.consistency import Epoch
 
-SCHEMA = 1
+SCHEMA = 2
 """Raised with every change of what `CODEC` writes."""
 
 _EPOCH = struct.Struct(">QQ")
@@ -18,7 +18,9 @@ _EPOCH = struct.Struct(">QQ")
 
 def encode(result: SearchResult) -> bytes:
     """Return the result's binary form."""
-    message = pb.SearchResponse(hits=map(hit_message, result.hits), state=result.state)
+    message = pb.SearchResponse(
+        hits=map(hit_message, result.hits), state=result.state, compared_all=result.compared_all
+    )
     return _EPOCH.pack(result.epoch.collection, result.epoch.number) + message.SerializeToString()
 
 
@@ -26,7 +28,8 @@ def decode(raw: bytes) -> SearchResult:
     """Return the result of a binary form. Raises `struct.error` or `DecodeError`."""
     message = pb.SearchResponse.FromString(raw[_EPOCH.size :])
     hits = tuple(map(_hit, message.hits))
-    return SearchResult(hits, Epoch(*_EPOCH.unpack_from(raw)), message.state)
+    epoch = Epoch(*_EPOCH.unpack_from(raw))
+    return SearchResult(hits, epoch, message.state, compared_all=message.compared_all)
 
 
 CODEC = Codec(encode, decode)

@@ -2,7 +2,8 @@
 
 Dense candidates come from the HNSW index, or from comparing all chunks where few
 come into question or the index gave too few; lexical ones from the GIN index.
-Both lists are fused by reciprocal rank (Cormack, Clarke and Büttcher, SIGIR 2009).
+Hybrid search orders the chunks of both lists by a convex combination of their scores,
+each scaled to its least and greatest among them (Bruch, Gai and Ingber, TOIS 2023).
 """
 
 from __future__ import annotations
@@ -15,9 +16,6 @@ from quintet_retriever.database import Statement
 from quintet_retriever.models import CollectionKey, Mode, SearchQuery
 from quintet_retriever.query_sql import QueryParts
 from quintet_retriever.settings import Settings
-
-RRF_K = 60
-"""The constant of reciprocal rank fusion, as published."""
 
 # How many chunks come into question: all, or those of matching documents. Of the
 # latter no more are counted than are needed to know that they are many.
@@ -86,12 +84,20 @@ best AS (
 
 _FUSED = """
 best AS (
-    SELECT document_key, chunk_index,
-        coalesce(1.0::float8 / ({rrf_k} + dense.rank), 0)
-            + coalesce(1.0::float8 / ({rrf_k} + lexical.rank), 0) AS score,
-        dense.score AS dense, dense.rank AS dense_rank,
-        lexical.score AS lexical, lexical.rank AS lexical_rank
-    FROM dense FULL JOIN lexical USING (document_key, chunk_index)
+    SELECT *,
+        {dense_weight} * coalesce(
+            (dense - min(dense) OVER ()) / nullif(max(dense) OVER () - min(dense) OVER (), 0), 1
+        ) + (1 - {dense_weight}) * coalesce(
+            (lexical - min(lexical) OVER ())
+            / nullif(max(lexical) OVER () - min(lexical) OVER (), 0), 0
+        ) AS score
+    FROM (
+        SELECT document_key, chunk_index,
+            coalesce(dense.score, {dense_score}) AS dense, dense.rank AS dense_rank,
+            coalesce(lexical.score, {lexical_score}) AS lexical, lexical.rank AS lexical_rank
+        FROM dense FULL JOIN lexical USING (document_key, chunk_index)
+        JOIN {chunk} AS c USING (document_key, chunk_index)
+    ) AS scored
 )"""
 
 # What the hits rest on (see `freshness`), of the snapshot that they are of.
@@ -103,15 +109,17 @@ _DOCUMENTS = "SELECT document_key FROM %(list)s WHERE rank <= {reach}"
 
 _RESTS_ON = """
 ground AS (
-    SELECT epoch, %(dense_floor)s AS dense_floor, %(lexical_floor)s AS lexical_floor,
-        ARRAY(%(documents)s ORDER BY document_key) AS documents
+    SELECT epoch, word_revision, %(dense_floor)s AS dense_floor, %(lexical_floor)s AS lexical_floor,
+        ARRAY(%(documents)s ORDER BY document_key) AS documents,
+        %(compared_all)s AS compared_all
     FROM retriever.collection WHERE id = {collection_id}
 )"""
 
-# Fused scores are often equal: the nearer vector goes first. Without hits there is one
+# Of equal scores the nearer vector goes first. Without hits there is one
 # row; the documents, which can be many, are in the first row only.
 _HITS = """
-SELECT ground.epoch, ground.dense_floor, ground.lexical_floor,
+SELECT ground.epoch, ground.word_revision, ground.dense_floor, ground.lexical_floor,
+    ground.compared_all,
     CASE WHEN coalesce(best.place, 1) = 1 THEN ground.documents END AS documents,
     d.id AS document_id, d.version AS document_version, d.title, d.metadata,
     c.chunk_index, c.text, c.start_char, c.end_char, c.tokens,
@@ -148,13 +156,15 @@ def search_statement(
 ) -> Statement:
     """Return the statement whose rows are the hits, best first, and what they rest on.
 
-    Each row has `epoch`, `dense_floor` and `lexical_floor`, the first also `documents`. If
-    there are no hits, there is one row, whose other columns are NULL.
+    Each row has `epoch`, `word_revision`, `dense_floor`, `lexical_floor` and `compared_all`, the
+    first also `documents`. If there are no hits, there is one row, whose other columns are NULL.
     """
     lists = _LISTS[query.mode]
     parts = [*(_PARTS[each] for each in lists), _PARTS[query.mode], _ground(lists)]
     if "dense" in lists:
         parts.insert(0, _POPULATION if query.condition is None else _FILTERED_POPULATION)
+    if "lexical" in lists:
+        parts.insert(0, "{asked}")
     pieces = QueryParts(collection, query)
     candidates = max(query.k, settings.candidates)
     return Statement(
@@ -166,7 +176,7 @@ def search_statement(
             # How much of each list decides about the hits.
             reach=sql.Literal(candidates if query.mode is Mode.HYBRID else query.k),
             k=sql.Literal(query.k),
-            rrf_k=sql.Literal(RRF_K),
+            dense_weight=sql.Literal(settings.dense_weight),
         ),
         pieces.parameters,
     )
@@ -178,7 +188,8 @@ def _ground(lists: Sequence[str]) -> str:
         for each in ("dense", "lexical")
     }
     documents = " UNION ".join(_DOCUMENTS % {"list": each} for each in lists)
-    return _RESTS_ON % (floors | {"documents": documents})
+    compared_all = "(SELECT count(*) < {k} FROM near)" if "dense" in lists else "FALSE"
+    return _RESTS_ON % (floors | {"documents": documents, "compared_all": compared_all})
 
 
 def index_settings(settings: Settings) -> Statement:

@@ -11,29 +11,29 @@ import struct
 
 import numpy as np
 
-from quintet_retriever.models import Mode, SearchRequest, SearchState
+from quintet_retriever.models import Mode, SearchRequest, SearchState, Tuning
 from quintet_servicekit.consistency import LAST, Epoch
 
 MAX_STATE_BYTES = 16 * 1024
 """Bound by the contract. Two lists of 1,000 candidates, the largest setting, fit."""
 
-_VERSION = 1
+_VERSION = 2
 _DIGEST_BYTES = 16
-_HEAD = struct.Struct(f">B{_DIGEST_BYTES}sQQddB")
-"""Version, digest, epoch, floors, bytes a document key."""
+_HEAD = struct.Struct(f">B{_DIGEST_BYTES}sQQQddB")
+"""Version, digest, epoch, revision of the words, floors, bytes a document key."""
 _KEY_BYTES = 8
 
 
-def request_digest(request: SearchRequest, candidates: int) -> bytes:
+def request_digest(request: SearchRequest, tuning: Tuning) -> bytes:
     """Return 16 bytes that stand for all that the hits of a request depend on, but for
-    the collection; `candidates` is the service's setting."""
+    the collection."""
     parts: tuple[object, ...] = (
         request.mode.value,
         request.text if request.mode is not Mode.DENSE else "",
         request.vector if request.mode is not Mode.LEXICAL else b"",
         request.k,
         request.condition,
-        candidates,
+        tuning,
     )
     # A tuple's repr tells apart whatever its parts' reprs do, and theirs are exact.
     return hashlib.blake2b(repr(parts).encode(), digest_size=_DIGEST_BYTES).digest()
@@ -45,7 +45,8 @@ def encode_state(state: SearchState, digest: bytes) -> bytes:
     keys = np.array(state.documents, dtype="<u8").view(np.uint8).reshape(-1, _KEY_BYTES)
     epoch = state.epoch
     floors = (state.dense_floor, state.lexical_floor)
-    head = _HEAD.pack(_VERSION, digest, epoch.collection, epoch.number, *floors, width)
+    revision = state.word_revision
+    head = _HEAD.pack(_VERSION, digest, epoch.collection, epoch.number, revision, *floors, width)
     return head + keys[:, :width].tobytes()
 
 
@@ -53,7 +54,9 @@ def decode_state(data: bytes, digest: bytes) -> SearchState | None:
     """Return the state, or None unless it is one of the request of that digest."""
     if len(data) < _HEAD.size:
         return None
-    version, its_digest, collection, number, dense, lexical, width = _HEAD.unpack_from(data)
+    version, its_digest, collection, number, revision, dense, lexical, width = _HEAD.unpack_from(
+        data
+    )
     packed = np.frombuffer(data, dtype=np.uint8, offset=_HEAD.size)
     if version != _VERSION or its_digest != digest or not 1 <= width <= _KEY_BYTES:
         return None
@@ -63,6 +66,6 @@ def decode_state(data: bytes, digest: bytes) -> SearchState | None:
     keys[:, :width] = packed.reshape(-1, width)
     documents = tuple(keys.view("<u8").ravel().tolist())
     # The digest is of the request alone, and no secret: the rest may be made up.
-    if max(number, *documents, 0) > LAST:
+    if max(number, revision, *documents, 0) > LAST:
         return None
-    return SearchState(Epoch(collection, number), dense, lexical, documents)
+    return SearchState(Epoch(collection, number), dense, lexical, documents, revision)

@@ -17,6 +17,16 @@ from quintet_retriever.search_sql import index_settings, search_statement
 from quintet_retriever.settings import Settings
 from quintet_servicekit.consistency import Epoch
 
+_OF_ALL = (
+    "epoch",
+    "word_revision",
+    "dense_floor",
+    "lexical_floor",
+    "documents",
+    "compared_all",
+)
+"""Columns that are not a hit's own."""
+
 
 class PostgresSearch:
     """Implements `SearchStore`. Each call is one round trip and one snapshot."""
@@ -39,16 +49,18 @@ class PostgresSearch:
             rows[0]["dense_floor"],
             rows[0]["lexical_floor"],
             tuple(rows[0]["documents"]),
+            rows[0]["word_revision"],
         )
+        compared_all = rows[0]["compared_all"]
         for row in rows:
-            for name in ("epoch", "dense_floor", "lexical_floor", "documents"):
+            for name in _OF_ALL:
                 del row[name]
         hits = tuple(
             Hit(start=row.pop("start_char"), end=row.pop("end_char"), **row)
             for row in rows
             if row["document_id"] is not None
         )
-        return Found(hits, state)
+        return Found(hits, state, compared_all)
 
     async def judge(self, key: CollectionKey, query: SearchQuery, known: SearchState) -> Verdict:
         """Return whether the hits of the query that rest on `known` are still its hits."""

@@ -21,6 +21,7 @@ from quintet_retriever.models import (
     SearchRequest,
     SearchResult,
     SearchState,
+    Tuning,
     Verdict,
 )
 from quintet_retriever.search_state import decode_state, encode_state, request_digest
@@ -45,15 +46,15 @@ class SearchStore(Protocol):
 
 
 class Searcher:
-    """Searches of the collections of one store; `candidates` is the service's setting."""
+    """Searches of the collections of one store."""
 
     def __init__(
-        self, store: SearchStore, cache: Cache[SearchResult], watch: EpochWatch, candidates: int
+        self, store: SearchStore, cache: Cache[SearchResult], watch: EpochWatch, tuning: Tuning
     ) -> None:
         self._store = store
         self._cache = cache
         self._watch = watch
-        self._candidates = candidates
+        self._tuning = tuning
 
     async def search(
         self, name: str, key: CollectionKey, request: SearchRequest
@@ -91,7 +92,7 @@ class _Search:
         self._key = key
         self._request = request
         self._query = _query(name, key, request)
-        self._digest = request_digest(request, searcher._candidates)
+        self._digest = request_digest(request, searcher._tuning)
 
     async def kept(self) -> tuple[SearchResult, CacheUse]:
         """Return the cached result if the collection's epoch is known and late enough."""
@@ -137,7 +138,12 @@ class _Search:
         began = time.perf_counter()
         found = await self._store.search(self._key, self._query)
         epoch = found.state.epoch
-        result = SearchResult(found.hits, epoch, encode_state(found.state, self._digest))
+        result = SearchResult(
+            found.hits,
+            epoch,
+            encode_state(found.state, self._digest),
+            compared_all=found.compared_all,
+        )
         if mark is not None:
             cost = time.perf_counter() - began
             self._watch.note(self._name, epoch, mark)

@@ -156,6 +156,8 @@ class RetrieverServicer(pb_grpc.RetrieverServiceServicer):
             state=result.state,
             unchanged=result.unchanged,
             invalidated=result.invalidated,
+            exhausted=not result.unchanged and len(result.hits) < search.k,
+            compared_all=result.compared_all,
             consistency_token=encode_token(request.collection, result.epoch),
             cache=use_message(use),
         )

@@ -59,6 +59,13 @@ class Settings(ServiceSettings):
     candidates: int = Field(100, ge=1, le=1000)
     """Chunks that each of the two searches puts up for the fusion (or k, if more)."""
 
+    dense_weight: float = Field(0.6, ge=0, le=1)
+    """Weight of the vectors' similarity in the fusion; the words' has the rest. Best or
+    next to best on each of four collections (docs/quality.md), .5 to .7 hardly worse."""
+    word_count_interval_seconds: float = Field(1.0, gt=0, le=3600)
+    """How often it is asked in which collections so many chunks have changed that their
+    words should be counted anew."""
+
     max_changes: int = Field(2_000, ge=0, le=1_000_000)
     """Writes since an earlier search, and chunks that they wrote, beyond which a search
     is run anew rather than asked whether they concern it: comparing as many takes

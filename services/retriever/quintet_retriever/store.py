@@ -42,7 +42,7 @@ from quintet_servicekit.errors import Reason, ServiceError
 
 # Columns by name: a later version's new one must not upset a prepared statement.
 _COLLECTION = sql.SQL(
-    "SELECT id, name, embedding_model, embedding_revision, dimension, description,"
+    "SELECT id, name, embedding_model, embedding_revision, dimension, description, language,"
     " create_time, document_count, chunk_count, epoch FROM retriever.collection"
 )
 
@@ -102,14 +102,16 @@ class PostgresStore:
                 sql.SQL(
                     "WITH made AS ("
                     " INSERT INTO retriever.collection"
-                    " (name, embedding_model, embedding_revision, dimension, description)"
-                    " VALUES (%(name)s, %(model)s, %(revision)s, %(dimension)s, %(description)s)"
+                    " (name, embedding_model, embedding_revision, dimension, description, language)"
+                    " VALUES (%(name)s, %(model)s, %(revision)s, %(dimension)s, %(description)s,"
+                    " %(language)s)"
                     " ON CONFLICT (name) DO NOTHING RETURNING id, name, epoch"
                     "), queued AS ("
                     " INSERT INTO retriever.outbox (name, collection_id, epoch)"
                     " SELECT name, id, epoch FROM made"
                     ") SELECT retriever.create_collection_tables("
-                    "id, %(dimension)s::integer, %(m)s::integer, %(ef)s::integer) FROM made"
+                    "id, %(dimension)s::integer, %(m)s::integer, %(ef)s::integer, %(language)s)"
+                    " FROM made"
                 ),
                 {
                     "name": new.name,
@@ -117,6 +119,7 @@ class PostgresStore:
                     "revision": new.embedding_revision,
                     "dimension": new.dimension,
                     "description": new.description,
+                    "language": new.language,
                     "m": self._settings.hnsw_m,
                     "ef": self._settings.hnsw_ef_construction,
                 },
@@ -282,6 +285,7 @@ class PostgresStore:
                     " UPDATE retriever.collection AS c"
                     " SET document_count = c.document_count + (w.version = 1)::integer,"
                     " chunk_count = c.chunk_count + %(chunk_count)s - w.chunks_before,"
+                    " uncounted_chunks = c.uncounted_chunks + %(chunk_count)s + w.chunks_before,"
                     " epoch = c.epoch + 1"
                     " FROM written AS w WHERE c.id = %(collection)s"
                     " RETURNING c.id, c.name, c.epoch, w.key AS document_key, w.version"
@@ -397,7 +401,8 @@ class PostgresStore:
                     "), raised AS ("
                     " UPDATE retriever.collection AS c"
                     " SET document_count = c.document_count - 1,"
-                    " chunk_count = c.chunk_count - gone.chunk_count, epoch = c.epoch + 1"
+                    " chunk_count = c.chunk_count - gone.chunk_count,"
+                    " uncounted_chunks = c.uncounted_chunks + gone.chunk_count, epoch = c.epoch + 1"
                     " FROM gone WHERE c.id = %(collection)s RETURNING c.id, c.name, c.epoch,"
                     " gone.key AS document_key, gone.chunk_count AS chunks_before"
                     "), {news}, {keep} SELECT id, chunks_before, epoch FROM raised"
@@ -454,7 +459,7 @@ def _share_of(key: CollectionKey) -> Statement:
 
 def _collection(row: DictRow) -> Collection:
     return Collection(
-        key=CollectionKey(row["id"], row["embedding_revision"], row["dimension"]),
+        key=CollectionKey(row["id"], row["embedding_revision"], row["dimension"], row["language"]),
         epoch=Epoch(row["id"], row["epoch"]),
         name=row["name"],
         embedding_model=row["embedding_model"],

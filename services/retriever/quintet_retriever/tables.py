@@ -9,10 +9,11 @@ from psycopg import sql
 
 @dataclass(frozen=True, slots=True)
 class Tables:
-    """The two tables that `retriever.create_collection_tables` made."""
+    """The tables that `retriever.create_collection_tables` made."""
 
     document: sql.Identifier
     chunk: sql.Identifier
+    word: sql.Identifier
 
     @classmethod
     def of(cls, collection_id: int) -> Tables:
@@ -20,4 +21,5 @@ class Tables:
         return cls(
             document=sql.Identifier("retriever", f"document_{collection_id}"),
             chunk=sql.Identifier("retriever", f"chunk_{collection_id}"),
+            word=sql.Identifier("retriever", f"word_{collection_id}"),
         )

@@ -1174,10 +1174,18 @@ class SearchResponse(_message.Message):
     TRAIL_FIELD_NUMBER: _builtins.int
     CONSISTENCY_TOKEN_FIELD_NUMBER: _builtins.int
     DEGRADATIONS_FIELD_NUMBER: _builtins.int
+    EXHAUSTED_FIELD_NUMBER: _builtins.int
+    COMPARED_ALL_FIELD_NUMBER: _builtins.int
     mode: _retriever_service_pb2.SearchMode.ValueType
     """The mode that was used; never unspecified."""
     consistency_token: _builtins.str
     """Consistency token of the state of the collection that was searched."""
+    exhausted: _builtins.bool
+    """Whether there are fewer hits than `k` because nothing more matches; there are never
+    fewer for another reason.
+    """
+    compared_all: _builtins.bool
+    """As in the retriever's SearchResponse."""
     @_builtins.property
     def hits(self) -> _containers.RepeatedCompositeFieldContainer[_retriever_service_pb2.Hit]:
         """Hits, best first."""
@@ -1198,10 +1206,12 @@ class SearchResponse(_message.Message):
         trail: Global___Trail | None = ...,
         consistency_token: _builtins.str = ...,
         degradations: _abc.Iterable[Global___Degradation] | None = ...,
+        exhausted: _builtins.bool = ...,
+        compared_all: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["trail", b"trail"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["consistency_token", b"consistency_token", "degradations", b"degradations", "hits", b"hits", "mode", b"mode", "trail", b"trail"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compared_all", b"compared_all", "consistency_token", b"consistency_token", "degradations", b"degradations", "exhausted", b"exhausted", "hits", b"hits", "mode", b"mode", "trail", b"trail"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1598,6 +1608,7 @@ class CreateCollectionRequest(_message.Message):
     EMBEDDING_MODEL_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    LANGUAGE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name: `[a-z0-9][a-z0-9_-]{0,62}`."""
     embedding_model: _builtins.str
@@ -1610,6 +1621,8 @@ class CreateCollectionRequest(_message.Message):
     nothing, and returns what the first one did. Empty: the gateway makes one for the
     time of the call.
     """
+    language: _builtins.str
+    """Language of the words, as in the retriever's CreateCollectionRequest."""
     def __init__(
         self,
         *,
@@ -1617,10 +1630,11 @@ class CreateCollectionRequest(_message.Message):
         embedding_model: _builtins.str = ...,
         description: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        language: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "embedding_model", b"embedding_model", "name", b"name", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "embedding_model", b"embedding_model", "language", b"language", "name", b"name", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

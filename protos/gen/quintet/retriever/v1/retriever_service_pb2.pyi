@@ -37,7 +37,9 @@ class _SearchModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SearchMode
     SEARCH_MODE_LEXICAL: _SearchMode.ValueType  # 2
     """By the words of the text; needs `text`."""
     SEARCH_MODE_HYBRID: _SearchMode.ValueType  # 3
-    """By both, fused by reciprocal rank; needs `vector` and `text`."""
+    """By both: the candidates of each are ordered by a weighted sum of both scores;
+    needs `vector` and `text`.
+    """
 
 class SearchMode(_SearchMode, metaclass=_SearchModeEnumTypeWrapper):
     """How hits are found and ordered."""
@@ -49,7 +51,9 @@ SEARCH_MODE_DENSE: SearchMode.ValueType  # 1
 SEARCH_MODE_LEXICAL: SearchMode.ValueType  # 2
 """By the words of the text; needs `text`."""
 SEARCH_MODE_HYBRID: SearchMode.ValueType  # 3
-"""By both, fused by reciprocal rank; needs `vector` and `text`."""
+"""By both: the candidates of each are ordered by a weighted sum of both scores;
+needs `vector` and `text`.
+"""
 Global___SearchMode: _TypeAlias = SearchMode  # noqa: Y015
 
 @_typing.final
@@ -101,6 +105,7 @@ class Collection(_message.Message):
     DOCUMENT_COUNT_FIELD_NUMBER: _builtins.int
     CHUNK_COUNT_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
+    LANGUAGE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name, unique."""
     embedding_model: _builtins.str
@@ -115,6 +120,8 @@ class Collection(_message.Message):
     """Number of chunks."""
     description: _builtins.str
     """Free-text note for people, at most 1,000 characters. May be empty."""
+    language: _builtins.str
+    """Language by whose rules words are reduced to their stems; never empty."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was made."""
@@ -130,10 +137,11 @@ class Collection(_message.Message):
         document_count: _builtins.int = ...,
         chunk_count: _builtins.int = ...,
         description: _builtins.str = ...,
+        language: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_count", b"chunk_count", "create_time", b"create_time", "description", b"description", "dimension", b"dimension", "document_count", b"document_count", "embedding_model", b"embedding_model", "embedding_revision", b"embedding_revision", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_count", b"chunk_count", "create_time", b"create_time", "description", b"description", "dimension", b"dimension", "document_count", b"document_count", "embedding_model", b"embedding_model", "embedding_revision", b"embedding_revision", "language", b"language", "name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -151,6 +159,7 @@ class CreateCollectionRequest(_message.Message):
     DIMENSION_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    LANGUAGE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name, as in the service's comment."""
     embedding_model: _builtins.str
@@ -166,6 +175,11 @@ class CreateCollectionRequest(_message.Message):
     response was lost: within 24 hours (a server setting) a repeated write changes
     nothing, and returns what the first one did. Empty: every call is a write.
     """
+    language: _builtins.str
+    """Language by whose rules words are reduced to their stems, by its English name in
+    lower case ("german"): those that PostgreSQL stems, or "simple" for words as
+    they are. Accents do not matter in any. Empty: "english".
+    """
     def __init__(
         self,
         *,
@@ -175,10 +189,11 @@ class CreateCollectionRequest(_message.Message):
         dimension: _builtins.int = ...,
         description: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        language: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "dimension", b"dimension", "embedding_model", b"embedding_model", "embedding_revision", b"embedding_revision", "name", b"name", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "dimension", b"dimension", "embedding_model", b"embedding_model", "embedding_revision", b"embedding_revision", "language", b"language", "name", b"name", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1177,7 +1192,10 @@ class SearchRequest(_message.Message):
     collection: _builtins.str
     """Name of the collection."""
     text: _builtins.str
-    """The question's words, at most 10,000 characters. May be empty for dense search."""
+    """The question's words, at most 10,000 characters. May be empty for dense search.
+    What stands in double quotes must be in a chunk as it stands there, but for
+    endings and words too common to be indexed; any of the other words may.
+    """
     vector: _builtins.bytes
     """The question's vector, packed as in Chunk. May be empty for lexical search."""
     mode: Global___SearchMode.ValueType
@@ -1226,7 +1244,7 @@ Global___SearchRequest: _TypeAlias = SearchRequest  # noqa: Y015
 @_typing.final
 class Scores(_message.Message):
     """How a hit came to its place. A component is absent where the mode does not
-    use it or the chunk was not among that component's candidates.
+    use it, and its rank where the chunk was not among that component's candidates.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -1240,7 +1258,7 @@ class Scores(_message.Message):
     dense_rank: _builtins.int
     """Rank among the dense candidates, from 1."""
     lexical: _builtins.float
-    """Score of the words; 0 or more, comparable within one response only."""
+    """BM25 of the words; 0 or more, comparable within one collection only."""
     lexical_rank: _builtins.int
     """Rank among the lexical candidates, from 1."""
     def __init__(
@@ -1309,7 +1327,8 @@ class Hit(_message.Message):
     """Tokens of the chunk."""
     score: _builtins.float
     """The score that orders the hits, higher first: the cosine for dense, the
-    words' score for lexical, the fused score for hybrid.
+    words' score for lexical; for hybrid, the weighted sum of both, each scaled from
+    0 for the least of the candidates to 1 for the greatest.
     """
     @_builtins.property
     def scores(self) -> Global___Scores:
@@ -1355,6 +1374,8 @@ class SearchResponse(_message.Message):
     CONSISTENCY_TOKEN_FIELD_NUMBER: _builtins.int
     CACHE_FIELD_NUMBER: _builtins.int
     INVALIDATED_FIELD_NUMBER: _builtins.int
+    EXHAUSTED_FIELD_NUMBER: _builtins.int
+    COMPARED_ALL_FIELD_NUMBER: _builtins.int
     mode: Global___SearchMode.ValueType
     """The mode that was used; never unspecified."""
     state: _builtins.bytes
@@ -1371,6 +1392,15 @@ class SearchResponse(_message.Message):
     """Whether the hits that `known_state` came from were declared out of date since, by
     InvalidateCollection, or cannot be told not to have been: nothing that was made
     from them may be served, even if `hits` are the same. Never set with `unchanged`.
+    """
+    exhausted: _builtins.bool
+    """Whether there are fewer hits than `k` because nothing more matches. They are never
+    fewer for another reason: where a scan of the index reaches its limit before it
+    has k, all chunks that match are compared.
+    """
+    compared_all: _builtins.bool
+    """Whether the vectors of all chunks that match were compared, so that the dense
+    ranks are exact: few come into question, or the scan reached its limit.
     """
     @_builtins.property
     def hits(self) -> _containers.RepeatedCompositeFieldContainer[Global___Hit]:
@@ -1390,10 +1420,12 @@ class SearchResponse(_message.Message):
         consistency_token: _builtins.str = ...,
         cache: _cache_service_pb2.CacheUse | None = ...,
         invalidated: _builtins.bool = ...,
+        exhausted: _builtins.bool = ...,
+        compared_all: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache", "consistency_token", b"consistency_token", "hits", b"hits", "invalidated", b"invalidated", "mode", b"mode", "state", b"state", "unchanged", b"unchanged"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache", "compared_all", b"compared_all", "consistency_token", b"consistency_token", "exhausted", b"exhausted", "hits", b"hits", "invalidated", b"invalidated", "mode", b"mode", "state", b"state", "unchanged", b"unchanged"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
