@@ -187,10 +187,13 @@ async def _roll(chosen: Sequence[Replica], stub: Any, tally: Tally, tell: Tell) 
         ]
         reads = await asyncio.gather(*map(stub.GetDocument, requests), return_exceptions=True)
         for identifier, read in zip(some, reads, strict=True):
-            missing = isinstance(read, BaseException)
-            if missing or read.document.content != tally.acknowledged[identifier]:
+            if isinstance(read, BaseException) or _other(read, tally.acknowledged[identifier]):
                 tally.lost.append(identifier)
     await stub.DeleteCollection(pb.DeleteCollectionRequest(name=collection))
+
+
+def _other(read: pb.GetDocumentResponse, content: str) -> bool:
+    return bool(read.document.content != content)
 
 
 def _run(options: Options, tell: Tell) -> Sequence[Check]:
