@@ -53,6 +53,8 @@ class Reason(enum.StrEnum):
     CONFLICT = "CONFLICT"
     CIRCUIT_OPEN = "CIRCUIT_OPEN"
     REQUEST_ID_REUSED = "REQUEST_ID_REUSED"
+    LINK_NOT_FOUND = "LINK_NOT_FOUND"
+    DOCUMENT_EXISTS = "DOCUMENT_EXISTS"
 
 
 _CODES: Mapping[Reason, grpc.StatusCode] = {
@@ -73,6 +75,8 @@ _CODES: Mapping[Reason, grpc.StatusCode] = {
     Reason.INTERNAL: grpc.StatusCode.INTERNAL,
     Reason.CONFLICT: grpc.StatusCode.ABORTED,
     Reason.CIRCUIT_OPEN: grpc.StatusCode.UNAVAILABLE,
+    Reason.LINK_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
+    Reason.DOCUMENT_EXISTS: grpc.StatusCode.ALREADY_EXISTS,
 }
 """Status code of each reason; those not named are INVALID_ARGUMENT."""
 

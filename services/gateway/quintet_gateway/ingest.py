@@ -9,6 +9,7 @@ from contextlib import aclosing
 from quintet.embedder.v1 import embedder_service_pb2 as embedder_pb
 from quintet.gateway.v1 import gateway_service_pb2 as pb
 from quintet.retriever.v1 import retriever_service_pb2 as retriever_pb
+from quintet.tokenizer.v1 import tokenizer_service_pb2 as tokenizer_pb
 from quintet_gateway.catalog import Catalog, EmbeddingModel
 from quintet_gateway.chain import Chain
 from quintet_gateway.chunks import ChunkPlan, Piece, cut
@@ -76,6 +77,7 @@ class Ingester:
             content=document.content,
             content_hash=digest,
             chunks=[piece.chunk for piece in pieces],
+            plain=document.format == tokenizer_pb.TEXT_FORMAT_PLAIN,
         )
         if document.HasField("metadata"):
             written.metadata.CopyFrom(document.metadata)
@@ -99,6 +101,8 @@ class Ingester:
             chunks=result.chunk_count,
             tokens=tokens,
             consistency_token=response.consistency_token,
+            links=result.link_count,
+            omitted_links=result.omitted_links,
         )
 
     @staticmethod

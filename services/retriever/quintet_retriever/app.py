@@ -12,9 +12,15 @@ import psycopg
 
 from quintet.retriever.v1 import retriever_service_pb2 as pb
 from quintet.retriever.v1 import retriever_service_pb2_grpc as pb_grpc
+from quintet.retriever.v1.link_service_pb2_grpc import add_LinkServiceServicer_to_server
 from quintet_retriever.announcer import Announcer
 from quintet_retriever.database import Database
 from quintet_retriever.engine import Engine
+from quintet_retriever.links.engine import LinkEngine
+from quintet_retriever.links.reader import ParsedLinks
+from quintet_retriever.links.servicer import SERVICE as LINK_SERVICE
+from quintet_retriever.links.servicer import LinkServicer
+from quintet_retriever.links.store import PostgresLinks
 from quintet_retriever.migrator import migrate
 from quintet_retriever.models import Tuning
 from quintet_retriever.relay import Relay
@@ -46,6 +52,9 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
         results = Cache(TIER, CODEC, settings.cache, remote, schema=SCHEMA)
         stack.push_async_callback(results.aclose)
         news = None if remote is None else EpochNews(remote)
+        link_reader = ParsedLinks()
+        stack.push_async_callback(link_reader.close)
+        announcer = Announcer(news, watch, database)
         engine = Engine(
             PostgresStore(database, settings),
             Searcher(
@@ -54,14 +63,17 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
                 watch,
                 Tuning(settings.candidates, settings.dense_weight),
             ),
-            Announcer(news, watch, database),
+            announcer,
+            link_reader,
         )
         servicer = RetrieverServicer(engine, settings)
+        links = LinkServicer(LinkEngine(engine, PostgresLinks(database, settings), announcer))
         relay = Relay(settings, news)
         counter = WordCounter(settings)
 
         def register(server: grpc.aio.Server) -> None:
             pb_grpc.add_RetrieverServiceServicer_to_server(servicer, server)
+            add_LinkServiceServicer_to_server(links, server)
             register_cache_service(server, [results], remote)
             register_status_service(server, [database.breaker], remote)
 
@@ -76,7 +88,7 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
             register=register,
             warm_up=warm_up,
             check=database.ping,
-            more_services=(cache_service.SERVICE, status_service.SERVICE),
+            more_services=(LINK_SERVICE, cache_service.SERVICE, status_service.SERVICE),
         )
 
 

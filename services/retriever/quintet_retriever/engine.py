@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from quintet_retriever import vectors
 from quintet_retriever.filters import Condition
+from quintet_retriever.links.models import DocumentLinks
 from quintet_retriever.models import (
     Collection,
     CollectionGoneError,
@@ -104,13 +105,23 @@ class News(Protocol):
         """Return when nobody trusts an earlier epoch of the collection any more."""
 
 
+class LinkReader(Protocol):
+    """Who finds the links of a document's text."""
+
+    async def read(self, document: DocumentInput) -> DocumentLinks:
+        """Return the document's names and its links."""
+
+
 class Engine:
     """Collections, documents and searches, over a store."""
 
-    def __init__(self, store: Store, searcher: Searcher, news: News) -> None:
+    def __init__(
+        self, store: Store, searcher: Searcher, news: News, link_reader: LinkReader
+    ) -> None:
         self._store = store
         self._searcher = searcher
         self._news = news
+        self._link_reader = link_reader
         # Keys by name spare a round trip a call. They cannot mislead: a deleted
         # collection's key leads to no table, never to another's.
         self._keys: dict[str, CollectionKey] = {}
@@ -199,10 +210,14 @@ class Engine:
         INVALID_FIELD (a vector that is zero or not finite) before the first write.
         """
 
+        links = [await self._link_reader.read(document) for document in documents]
+
         async def write(key: CollectionKey) -> list[WrittenDocument]:
             vectors.check_revision(collection, key, embedding_revision)
             ready = [
-                NewDocument(document, _embeddings(f"documents[{i}]", document, key.dimension))
+                NewDocument(
+                    document, _embeddings(f"documents[{i}]", document, key.dimension), links[i]
+                )
                 for i, document in enumerate(documents)
             ]
             return [
@@ -286,6 +301,14 @@ class Engine:
         return await self._in(
             collection, lambda key: self._searcher.search(collection, key, request)
         )
+
+    async def in_collection(self, name: str, work: Callable[[CollectionKey], Awaitable[T]]) -> T:
+        """Return what `work`, which finds or keeps something else of a collection, returns
+        for that one.
+
+        Raises COLLECTION_NOT_FOUND and what `work` raises, but for `CollectionGoneError`.
+        """
+        return await self._in(name, work)
 
     async def _in(self, name: str, work: Callable[[CollectionKey], Awaitable[T]]) -> T:
         """Return what `work` returns for the collection of that name."""

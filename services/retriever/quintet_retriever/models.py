@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quintet_retriever.filters import Condition
+from quintet_retriever.links.models import DocumentLinks
 from quintet_servicekit.consistency import Epoch
 
 Metadata = Mapping[str, Any]
@@ -96,7 +97,8 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class DocumentInput:
-    """A document as a caller sends it; its vectors are not looked at yet."""
+    """A document as a caller sends it; its vectors are not looked at yet. Links are read
+    unless it is `plain`."""
 
     id: str
     title: str
@@ -104,6 +106,7 @@ class DocumentInput:
     content_hash: str
     metadata: Metadata
     chunks: tuple[Chunk, ...]
+    plain: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +116,7 @@ class NewDocument:
 
     source: DocumentInput
     embeddings: NDArray[np.float32]
+    links: DocumentLinks
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +127,8 @@ class WrittenDocument:
     version: int
     chunk_count: int
     epoch: Epoch
+    link_count: int = 0
+    omitted_links: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,7 +53,7 @@ _MODES = {
 def collection_name(name: str, field: str = "collection") -> str:
     """Return the name if a collection may have it. Raises INVALID_FIELD."""
     checks = Checks()
-    _check_name(checks, field, name)
+    check_name(checks, field, name)
     checks.done()
     return name
 
@@ -73,8 +73,8 @@ def switch(request: pb.SwitchCollectionsRequest) -> tuple[str, str, Epoch]:
 def document_id(collection: str, identifier: str) -> tuple[str, str]:
     """Return both if they are well-formed. Raises INVALID_FIELD."""
     checks = Checks()
-    _check_name(checks, "collection", collection)
-    _check_id(checks, "id", identifier)
+    check_name(checks, "collection", collection)
+    check_id(checks, "id", identifier)
     checks.done()
     return collection, identifier
 
@@ -97,7 +97,7 @@ def page_size(size: int) -> int:
 def new_collection(request: pb.CreateCollectionRequest) -> NewCollection:
     """Return the collection to make. Raises INVALID_FIELD or INPUT_TOO_LONG."""
     checks = Checks()
-    _check_name(checks, "name", request.name)
+    check_name(checks, "name", request.name)
     checks.text("embedding_model", request.embedding_model, max_chars=200)
     checks.text("embedding_revision", request.embedding_revision, max_chars=200)
     checks.number("dimension", request.dimension, least=1, most=MAX_DIMENSION)
@@ -123,7 +123,7 @@ def documents(request: pb.UpsertDocumentsRequest, settings: Settings) -> list[Do
     are the engine's to check: it knows their dimension.
     """
     checks = Checks()
-    _check_name(checks, "collection", request.collection)
+    check_name(checks, "collection", request.collection)
     checks.text("embedding_revision", request.embedding_revision, max_chars=200, required=False)
     checks.batch("documents", request.documents, max_items=settings.max_documents)
     found = [
@@ -138,7 +138,7 @@ def documents(request: pb.UpsertDocumentsRequest, settings: Settings) -> list[Do
 def search_request(request: pb.SearchRequest) -> SearchRequest:
     """Return the search to run. Raises INVALID_FIELD, INPUT_TOO_LONG or INVALID_FILTER."""
     checks = Checks()
-    _check_name(checks, "collection", request.collection)
+    check_name(checks, "collection", request.collection)
     checks.number("k", request.k, least=0, most=MAX_K)
     checks.text("embedding_revision", request.embedding_revision, max_chars=200, required=False)
     has_text, has_vector = bool(request.text.strip()), bool(request.vector)
@@ -184,7 +184,7 @@ def _at_least(collection: str, consistency: pb.Consistency) -> Epoch | None:
 def _document(
     checks: Checks, field: str, message: pb.DocumentInput, settings: Settings
 ) -> DocumentInput:
-    _check_id(checks, f"{field}.id", message.id)
+    check_id(checks, f"{field}.id", message.id)
     checks.text(f"{field}.title", message.title, max_chars=1_000, required=False)
     checks.text(f"{field}.content_hash", message.content_hash, max_chars=200, required=False)
     # Copied out once: each access of a protobuf string decodes it again.
@@ -198,6 +198,7 @@ def _document(
         content_hash=message.content_hash,
         metadata=_metadata(checks, f"{field}.metadata", message.metadata),
         chunks=_chunks(checks, f"{field}.chunks", message.chunks, content, settings),
+        plain=message.plain,
     )
 
 
@@ -271,12 +272,14 @@ def _json(value: struct_pb2.Value, faults: list[str]) -> Any:
     return None
 
 
-def _check_name(checks: Checks, field: str, name: str) -> None:
+def check_name(checks: Checks, field: str, name: str) -> None:
+    """Refuse a name that no collection may have."""
     if not _COLLECTION_NAME.fullmatch(name):
         checks.refuse(field, f"must match {_COLLECTION_NAME.pattern}")
 
 
-def _check_id(checks: Checks, field: str, identifier: str) -> None:
+def check_id(checks: Checks, field: str, identifier: str) -> None:
+    """Refuse an id that no document may have."""
     if not 1 <= len(identifier) <= MAX_ID_CHARS or _CONTROL.search(identifier):
         checks.refuse(
             field, f"must have 1 to {MAX_ID_CHARS} characters, none of them a control character"

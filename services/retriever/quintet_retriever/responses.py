@@ -92,6 +92,8 @@ def upserted_message(written: WrittenDocument) -> pb.UpsertedDocument:
         version=written.version,
         created=written.version == 1,
         chunk_count=written.chunk_count,
+        link_count=written.link_count,
+        omitted_links=written.omitted_links,
     )
 
 

@@ -18,8 +18,10 @@ from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 
 from quintet_retriever.database import Database, Operation, Statement
+from quintet_retriever.epoch_sql import INVALIDATION, WRITE, share_of
 from quintet_retriever.filter_sql import FilterSql
 from quintet_retriever.filters import Condition
+from quintet_retriever.links.writing import link_statements
 from quintet_retriever.models import (
     Chunk,
     Collection,
@@ -45,16 +47,6 @@ _COLLECTION = sql.SQL(
     "SELECT id, name, embedding_model, embedding_revision, dimension, description, language,"
     " create_time, document_count, chunk_count, epoch FROM retriever.collection"
 )
-
-# What goes with each raise, of the rows of the CTE `raised`.
-_NEWS = """changed AS (
-    INSERT INTO retriever.change (collection_id, epoch, document_key, invalidated)
-    SELECT id, epoch, document_key, %s FROM raised
-), queued AS (
-    INSERT INTO retriever.outbox (name, collection_id, epoch) SELECT name, id, epoch FROM raised
-)"""
-_WRITE = sql.SQL(_NEWS % "FALSE")
-_INVALIDATION = sql.SQL(_NEWS % "TRUE")
 
 _DOCUMENT_COLUMNS = sql.SQL(
     "d.id, d.title, d.content_length, d.content_hash, d.metadata, d.version,"
@@ -223,11 +215,11 @@ class PostgresStore:
             Operation(
                 "INSERT",
                 "document",
-                "INSERT document DELETE chunk INSERT chunk UPDATE document UPDATE collection"
-                " INSERT change INSERT outbox",
+                "INSERT document DELETE chunk INSERT chunk DELETE name INSERT name DELETE link"
+                " INSERT link UPDATE document UPDATE collection INSERT change INSERT outbox",
             ),
             once,
-            _share_of(key),
+            share_of(key),
             Statement(
                 # Its lock makes writers of one document wait for each other.
                 sql.SQL(
@@ -275,6 +267,7 @@ class PostgresStore:
                     "embeddings": list(new.embeddings),
                 },
             ),
+            *link_statements(tables, document.id, new.links),
             Statement(
                 # The collection's row comes last: it is locked for the commit only.
                 sql.SQL(
@@ -290,13 +283,16 @@ class PostgresStore:
                     " FROM written AS w WHERE c.id = %(collection)s"
                     " RETURNING c.id, c.name, c.epoch, w.key AS document_key, w.version"
                     "), {news}, {keep} SELECT id, version, epoch FROM raised"
-                ).format(document=tables.document, news=_WRITE, keep=keep("raised")),
+                ).format(document=tables.document, news=WRITE, keep=keep("raised")),
                 identity | key_parameters(once),
             ),
         )
         (row,) = rows
         epoch = Epoch(row["id"], row["epoch"])
-        return WrittenDocument(document.id, row["version"], len(chunks), epoch)
+        found = new.links
+        return WrittenDocument(
+            document.id, row["version"], len(chunks), epoch, len(found.links), found.omitted
+        )
 
     async def read_document(
         self, key: CollectionKey, document_id: str, *, include_content: bool
@@ -393,7 +389,7 @@ class PostgresStore:
                 "DELETE document DELETE chunk UPDATE collection INSERT change INSERT outbox",
             ),
             once,
-            _share_of(key),
+            share_of(key),
             Statement(
                 sql.SQL(
                     "WITH gone AS ("
@@ -406,7 +402,7 @@ class PostgresStore:
                     " FROM gone WHERE c.id = %(collection)s RETURNING c.id, c.name, c.epoch,"
                     " gone.key AS document_key, gone.chunk_count AS chunks_before"
                     "), {news}, {keep} SELECT id, chunks_before, epoch FROM raised"
-                ).format(document=Tables.of(key.id).document, news=_WRITE, keep=keep("raised")),
+                ).format(document=Tables.of(key.id).document, news=WRITE, keep=keep("raised")),
                 {"id": document_id, "collection": key.id} | key_parameters(once),
             ),
         )
@@ -422,7 +418,7 @@ class PostgresStore:
             touched = sql.SQL("(SELECT key FROM {document} WHERE id = %(id)s)")
         rows = await self._database.run(
             Operation("UPDATE", "collection", "UPDATE collection INSERT change INSERT outbox"),
-            _share_of(key),
+            share_of(key),
             Statement(
                 sql.SQL(
                     "WITH raised AS ("
@@ -431,7 +427,7 @@ class PostgresStore:
                     " RETURNING c.id, c.name, c.epoch, t.key AS document_key"
                     "), {news} SELECT epoch FROM raised"
                 ).format(
-                    touched=touched.format(document=Tables.of(key.id).document), news=_INVALIDATION
+                    touched=touched.format(document=Tables.of(key.id).document), news=INVALIDATION
                 ),
                 {"id": document_id, "collection": key.id},
             ),
@@ -447,13 +443,6 @@ def _hold_name(name: str) -> Statement:
     return Statement(
         sql.SQL("SELECT pg_advisory_xact_lock(hashtextextended(%(name)s, %(seed)s))"),
         {"name": name, "seed": _NAMES},
-    )
-
-
-def _share_of(key: CollectionKey) -> Statement:
-    return Statement(
-        sql.SQL("SELECT FROM retriever.collection WHERE id = %(id)s FOR KEY SHARE"),
-        {"id": key.id},
     )
 
 

@@ -9,11 +9,13 @@ from psycopg import sql
 
 @dataclass(frozen=True, slots=True)
 class Tables:
-    """The tables that `retriever.create_collection_tables` made."""
 
     document: sql.Identifier
     chunk: sql.Identifier
     word: sql.Identifier
+    """The tables that `retriever.create_collection_tables` and `create_link_tables` made."""
+    name: sql.Identifier
+    link: sql.Identifier
 
     @classmethod
     def of(cls, collection_id: int) -> Tables:
@@ -22,4 +24,6 @@ class Tables:
             document=sql.Identifier("retriever", f"document_{collection_id}"),
             chunk=sql.Identifier("retriever", f"chunk_{collection_id}"),
             word=sql.Identifier("retriever", f"word_{collection_id}"),
+            name=sql.Identifier("retriever", f"name_{collection_id}"),
+            link=sql.Identifier("retriever", f"link_{collection_id}"),
         )

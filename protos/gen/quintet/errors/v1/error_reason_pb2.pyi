@@ -114,6 +114,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """INVALID_ARGUMENT. A write's request_id was already used by another request, and
     nothing was changed. Metadata: "request_id".
     """
+    ERROR_REASON_LINK_NOT_FOUND: _ErrorReason.ValueType  # 26
+    """NOT_FOUND. No caller made such a link. Metadata: "collection", "source_id",
+    "target_id".
+    """
+    ERROR_REASON_DOCUMENT_EXISTS: _ErrorReason.ValueType  # 27
+    """ALREADY_EXISTS. Another document of the collection has that identifier.
+    Metadata: "collection", "document_id".
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed. The gRPC status code that goes with each reason and the
@@ -206,5 +214,13 @@ was not made; try again after RetryInfo. Metadata: "dependency".
 ERROR_REASON_REQUEST_ID_REUSED: ErrorReason.ValueType  # 25
 """INVALID_ARGUMENT. A write's request_id was already used by another request, and
 nothing was changed. Metadata: "request_id".
+"""
+ERROR_REASON_LINK_NOT_FOUND: ErrorReason.ValueType  # 26
+"""NOT_FOUND. No caller made such a link. Metadata: "collection", "source_id",
+"target_id".
+"""
+ERROR_REASON_DOCUMENT_EXISTS: ErrorReason.ValueType  # 27
+"""ALREADY_EXISTS. Another document of the collection has that identifier.
+Metadata: "collection", "document_id".
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -1319,6 +1319,8 @@ class Ingested(_message.Message):
     CHUNKS_FIELD_NUMBER: _builtins.int
     TOKENS_FIELD_NUMBER: _builtins.int
     CONSISTENCY_TOKEN_FIELD_NUMBER: _builtins.int
+    LINKS_FIELD_NUMBER: _builtins.int
+    OMITTED_LINKS_FIELD_NUMBER: _builtins.int
     outcome: Global___IngestOutcome.ValueType
     """What was done."""
     version: _builtins.int
@@ -1331,6 +1333,10 @@ class Ingested(_message.Message):
     """Consistency token of this write; of the collection's present state if the
     document was unchanged.
     """
+    links: _builtins.int
+    """Number of targets that its text links to; 0 if it was unchanged. See LinkService."""
+    omitted_links: _builtins.int
+    """Links of its text beyond the most that are kept, 5,000 targets."""
     def __init__(
         self,
         *,
@@ -1339,10 +1345,12 @@ class Ingested(_message.Message):
         chunks: _builtins.int = ...,
         tokens: _builtins.int = ...,
         consistency_token: _builtins.str = ...,
+        links: _builtins.int = ...,
+        omitted_links: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunks", b"chunks", "consistency_token", b"consistency_token", "outcome", b"outcome", "tokens", b"tokens", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunks", b"chunks", "consistency_token", b"consistency_token", "links", b"links", "omitted_links", b"omitted_links", "outcome", b"outcome", "tokens", b"tokens", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -496,6 +496,7 @@ class DocumentInput(_message.Message):
     METADATA_FIELD_NUMBER: _builtins.int
     CONTENT_HASH_FIELD_NUMBER: _builtins.int
     CHUNKS_FIELD_NUMBER: _builtins.int
+    PLAIN_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Identifier, unique in the collection. An existing document is replaced."""
     title: _builtins.str
@@ -505,6 +506,10 @@ class DocumentInput(_message.Message):
     content_hash: _builtins.str
     """Digest of all that the chunks were made from, at most 200 characters. The
     caller skips documents whose digest has not changed. May be empty.
+    """
+    plain: _builtins.bool
+    """Whether the content is plain text, in which nothing is a link. Default false: it is
+    Markdown, and its links are read; see LinkService.
     """
     @_builtins.property
     def metadata(self) -> _struct_pb2.Struct:
@@ -523,10 +528,11 @@ class DocumentInput(_message.Message):
         metadata: _struct_pb2.Struct | None = ...,
         content_hash: _builtins.str = ...,
         chunks: _abc.Iterable[Global___Chunk] | None = ...,
+        plain: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["metadata", b"metadata"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunks", b"chunks", "content", b"content", "content_hash", b"content_hash", "id", b"id", "metadata", b"metadata", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunks", b"chunks", "content", b"content", "content_hash", b"content_hash", "id", b"id", "metadata", b"metadata", "plain", b"plain", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -649,6 +655,8 @@ class UpsertedDocument(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     CREATED_FIELD_NUMBER: _builtins.int
     CHUNK_COUNT_FIELD_NUMBER: _builtins.int
+    LINK_COUNT_FIELD_NUMBER: _builtins.int
+    OMITTED_LINKS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Identifier."""
     version: _builtins.int
@@ -657,6 +665,10 @@ class UpsertedDocument(_message.Message):
     """True when the id was new, false when a document was replaced."""
     chunk_count: _builtins.int
     """Number of chunks that it has now."""
+    link_count: _builtins.int
+    """Number of targets that its text links to; see LinkService."""
+    omitted_links: _builtins.int
+    """Links of its text beyond the most that are kept, 5,000 targets."""
     def __init__(
         self,
         *,
@@ -664,10 +676,12 @@ class UpsertedDocument(_message.Message):
         version: _builtins.int = ...,
         created: _builtins.bool = ...,
         chunk_count: _builtins.int = ...,
+        link_count: _builtins.int = ...,
+        omitted_links: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_count", b"chunk_count", "created", b"created", "id", b"id", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_count", b"chunk_count", "created", b"created", "id", b"id", "link_count", b"link_count", "omitted_links", b"omitted_links", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,241 @@
+"""Reads the links of a text in Markdown: `[[wiki links]]` and links to other files.
+
+markdown-it knows what is code, HTML or front matter, where a bracket is no link. Pure: no
+I/O, and no look at which documents exist.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+from markdown_it import MarkdownIt
+from markdown_it.rules_inline import StateInline
+from markdown_it.rules_inline import link as markdown_link
+from markdown_it.token import Token
+
+from quintet_retriever.links.models import DocumentLinks, FoundLink, Occurrence
+from quintet_retriever.links.names import aliases_in, markdown_name, names_of, wiki_name
+from quintet_servicekit.sentences import sentence_spans
+
+MAX_LINKS = 5_000
+"""Most targets of one document. An index of a large wiki has some thousands."""
+MAX_OCCURRENCES = 16
+"""Most places that are kept of one link; all are counted."""
+MAX_SENTENCE_CHARS = 400
+"""Longest sentence that is kept with a link: about four lines."""
+MAX_LABEL_CHARS = 200
+MAX_FRONT_MATTER_CHARS = 65_536
+
+_FRONT_MATTER = re.compile(r"---[ \t]*\r?\n(.*?)(?:^|\n)(?:---|\.\.\.)[ \t]*(?:\r?\n|$)", re.DOTALL)
+_NEWLINE = re.compile(r"\r\n?|\n")
+_WIKI = re.compile(r"!?\[\[([^\[\]\n|#]*)(#[^\[\]\n|]*)?(?:\|([^\[\]\n]*))?\]\]")
+
+
+def links_of(
+    document_id: str, title: str, content: str, metadata: Mapping[str, Any]
+) -> DocumentLinks:
+    """Return a document's names and links. Takes about half a second a million
+    characters, whatever they are."""
+    front, front_end = _front_matter(content)
+    aliases = [
+        *aliases_in(metadata.get("aliases")),
+        *aliases_in(front.get("aliases")),
+        *aliases_in(front.get("alias")),
+        *aliases_in([front.get("title")]),
+    ]
+    names = names_of(document_id, title, aliases)
+    own = {it.name for it in names if it.rank == 0}
+    found: dict[str, _Gathered] = {}
+    omitted = 0
+    if "[[" in content or "](" in content or "]:" in content:
+        for name, target, occurrence in _occurrences(document_id, content, front_end):
+            if name in own:
+                continue
+            gathered = found.get(name)
+            if gathered is None:
+                if len(found) == MAX_LINKS:
+                    omitted += 1
+                    continue
+                gathered = found[name] = _Gathered(target)
+            gathered.add(occurrence)
+    return DocumentLinks(names, tuple(it.link(name) for name, it in found.items()), omitted)
+
+
+@dataclass(slots=True)
+class _Gathered:
+    target: str
+    occurrences: list[Occurrence] = field(default_factory=list)
+    count: int = 0
+
+    def add(self, occurrence: Occurrence) -> None:
+        self.count += 1
+        if len(self.occurrences) < MAX_OCCURRENCES:
+            self.occurrences.append(occurrence)
+
+    def link(self, name: str) -> FoundLink:
+        return FoundLink(name, self.target, tuple(self.occurrences), self.count)
+
+
+def _front_matter(content: str) -> tuple[Mapping[str, Any], int]:
+    """Return the front matter's values, and the character at which it ends."""
+    match = _FRONT_MATTER.match(content, 0, MAX_FRONT_MATTER_CHARS)
+    if match is None:
+        return {}, 0
+    try:
+        values = yaml.safe_load(match[1])
+    except (yaml.YAMLError, ValueError, RecursionError):
+        values = None
+    return values if isinstance(values, dict) else {}, match.end()
+
+
+def _occurrences(
+    document_id: str, content: str, start: int
+) -> Iterator[tuple[str, str, Occurrence]]:
+    lines = _Lines(content)
+    skipped = "\n" * len(_NEWLINE.findall(content, 0, start))
+    for block in _MARKDOWN.parse(skipped + content[start:]):
+        if block.type != "inline" or not block.children or block.map is None:
+            continue
+        # Of a cell without links too: the next one of its row stands after it.
+        place = lines.place_of(block.map, block.content)
+        links = [it for it in block.children if "span" in it.meta]
+        if not links:
+            continue
+        sentences = _Sentences(block.content)
+        for token in links:
+            read = _read(token, document_id)
+            if read is None:
+                continue
+            name, target, label, fragment, embed = read
+            first, last = token.meta["span"]
+            begin, end = place(first, last)
+            sentence = sentences.around(first, last)
+            occurrence = Occurrence(begin, end, sentence, label, fragment, embed)
+            yield name, target, occurrence
+
+
+def _read(token: Token, document_id: str) -> tuple[str, str, str, str, bool] | None:
+    """Return a link's name, target, label and fragment, and whether it is an embed."""
+    if token.type == "wiki_link":
+        target, fragment, label = token.meta["parts"]
+        name = wiki_name(target, document_id)
+        embed = token.meta["embed"]
+    else:
+        href = token.attrGet("href")
+        read = markdown_name(str(href), document_id) if href else None
+        if read is None:
+            return None
+        name, target, fragment = read
+        label, embed = token.meta["label"], False
+    if name is None:
+        return None
+    return name, target.strip(), label[:MAX_LABEL_CHARS], fragment[:MAX_LABEL_CHARS], embed
+
+
+def _wiki_rule(state: StateInline, silent: bool) -> bool:
+    if state.src[state.pos] not in "![":
+        return False
+    match = _WIKI.match(state.src, state.pos, state.posMax)
+    if match is None:
+        return False
+    if not silent:
+        target, fragment, label = (part or "" for part in match.groups())
+        token = state.push("wiki_link", "", 0)
+        token.content = match[0]
+        token.meta = {
+            "span": match.span(),
+            # In a table, Obsidian's writers put a backslash before the bar.
+            "parts": (target.removesuffix("\\"), fragment.removeprefix("#").strip(), label.strip()),
+            "embed": match[0].startswith("!"),
+        }
+    state.pos = match.end()
+    return True
+
+
+def _link_rule(state: StateInline, silent: bool) -> bool:
+    start, before = state.pos, len(state.tokens)
+    if not markdown_link(state, silent):
+        return False
+    if not silent:
+        opening = next(it for it in state.tokens[before:] if it.type == "link_open")
+        inner = (it.content for it in state.tokens[before:] if it.type in ("text", "code_inline"))
+        opening.meta = {"span": (start, state.pos), "label": "".join(inner)}
+    return True
+
+
+def _reader() -> MarkdownIt:
+    reader = MarkdownIt("commonmark", {"html": True}).enable("table").disable("emphasis")
+    reader.inline.ruler.at("link", _link_rule)
+    reader.inline.ruler.before("link", "wiki_link", _wiki_rule)
+    return reader
+
+
+_MARKDOWN = _reader()
+
+
+class _Sentences:
+    """The sentences of a block."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._spans = sentence_spans(text)
+
+    def around(self, first: int, last: int) -> str:
+        """Return the sentence, or the sentences, of the characters `first` to `last`."""
+        within = [it for it in self._spans if it[0] < last and it[1] > first]
+        start, end = (within[0][0], within[-1][1]) if within else (first, last)
+        if end - start > MAX_SENTENCE_CHARS:
+            margin = max(0, MAX_SENTENCE_CHARS - (last - first)) // 2
+            start, end = max(start, first - margin), min(end, last + margin)
+        return " ".join(self._text[start : min(end, start + MAX_SENTENCE_CHARS)].split())
+
+
+class _Lines:
+    """Where blocks stand in a document: markdown-it tells their lines only."""
+
+    def __init__(self, content: str) -> None:
+        breaks = [*_NEWLINE.finditer(content)]
+        self._content = content
+        self._starts = [0, *(it.end() for it in breaks)]
+        self._ends = [*(it.start() for it in breaks), len(content)]
+        # Cells of a table's row share a line: each is sought after the one before.
+        self._line, self._cursor = -1, 0
+
+    def place_of(self, lines: Sequence[int], text: str) -> _Place:
+        """Return how characters of a block's text, on `lines`, map to the document's."""
+        offsets = []
+        for number, line in enumerate(text.split("\n"), start=lines[0]):
+            if number >= len(self._starts):
+                number = len(self._starts) - 1
+            start = self._cursor if number == self._line else self._starts[number]
+            end = self._ends[number]
+            at = self._content.find(line, start, end)
+            if at < 0:
+                # A row's escaped bar or an expanded tab: as near as can be told.
+                at = start
+            self._line, self._cursor = number, min(end, at + len(line))
+            offsets.append((at, end))
+        return _Place(text, offsets)
+
+
+class _Place:
+    """Maps characters of a block's text to the document's."""
+
+    def __init__(self, text: str, offsets: Sequence[tuple[int, int]]) -> None:
+        self._text = text
+        self._offsets = offsets
+
+    def __call__(self, first: int, last: int) -> tuple[int, int]:
+        """Return where characters `first` to `last` of the text stand."""
+        begin = self._of(first)
+        return begin, max(begin, self._of(last - 1) + 1)
+
+    def _of(self, position: int) -> int:
+        line = self._text.count("\n", 0, position)
+        column = position - (self._text.rfind("\n", 0, position) + 1)
+        at, end = self._offsets[line]
+        return min(at + column, end)
