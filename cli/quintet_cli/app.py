@@ -36,6 +36,7 @@ from quintet_cli.arguments import (
     Yes,
 )
 from quintet_cli.errors import CliError
+from quintet_cli.link_app import links
 from quintet_cli.options import command
 from quintet_cli.settings import Settings
 
@@ -50,6 +51,7 @@ cache = typer.Typer(help="Tell how the caches are used, explain or drop what the
 app.add_typer(documents, name="documents")
 app.add_typer(collections, name="collections")
 app.add_typer(cache, name="cache")
+app.add_typer(links, name="links")
 
 
 @command(app, group=True)
@@ -356,6 +358,19 @@ def cache_purge(
         everything=everything,
         sure=yes,
     )
+
+
+@command(documents, "rename")
+def rename_document(
+    settings: Settings,
+    document_id: DocumentId,
+    new_id: Annotated[str, typer.Argument(metavar="NEW", help="Identifier that it is to have.")],
+    collection: Collection = DEFAULT_COLLECTION,
+) -> None:
+    """Give a document another id; links by its old names still lead to it."""
+    from quintet_cli.commands import links as command_links
+
+    command_links.rename(settings, document_id, new_id, collection=collection)
 
 
 @command(app)

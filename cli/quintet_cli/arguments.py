@@ -30,6 +30,30 @@ class CacheChoice(StrEnum):
     SEMANTIC = "semantic"
 
 
+class LinkTypeChoice(StrEnum):
+    """What a link says of its target."""
+
+    RELATED = "related"
+    REFERENCES = "references"
+    EXPANDS_ON = "expands-on"
+    CONTRADICTS = "contradicts"
+    SUPPORTS = "supports"
+    FOLLOWS = "follows"
+    PRECEDES = "precedes"
+
+    @property
+    def contract(self) -> str:
+        """The contract's name of it."""
+        return f"LINK_TYPE_{self.name}"
+
+
+class GraphFormat(StrEnum):
+    """The language of a graph."""
+
+    MERMAID = "mermaid"
+    DOT = "dot"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
     """A question as the command line gives it."""
@@ -122,3 +146,13 @@ Faults = Annotated[
 ]
 DocumentId = Annotated[str, typer.Argument(metavar="ID", help="Identifier of the document.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")]
+LinkSource = Annotated[
+    str, typer.Argument(metavar="FROM", help="Identifier of the document that links.")
+]
+LinkTarget = Annotated[
+    str, typer.Argument(metavar="TO", help="Identifier of the document that is linked to.")
+]
+LinkTypeOption = Annotated[
+    LinkTypeChoice,
+    typer.Option("--type", help="What the link says of its target.", case_sensitive=False),
+]

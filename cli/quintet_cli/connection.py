@@ -12,6 +12,7 @@ from typing import TypeVar
 import grpc
 
 from quintet.gateway.v1.gateway_service_pb2_grpc import GatewayServiceStub
+from quintet.gateway.v1.link_service_pb2_grpc import LinkServiceStub
 from quintet_cli.errors import CliError
 from quintet_cli.settings import Settings
 from quintet_servicekit.channel import Peer, open_channel
@@ -34,6 +35,7 @@ class Gateway:
 
     def __init__(self, channel: grpc.aio.Channel, timeout: float | None) -> None:
         self.stub = GatewayServiceStub(channel)
+        self.links = LinkServiceStub(channel)
         self._peer = Peer("gateway", SERVICE)
         self._timeout = timeout
 

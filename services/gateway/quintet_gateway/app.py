@@ -11,6 +11,7 @@ import grpc
 from quintet.gateway.v1 import gateway_service_pb2 as pb
 from quintet.gateway.v1 import kept_answer_pb2 as kept_pb
 from quintet.gateway.v1.gateway_service_pb2_grpc import add_GatewayServiceServicer_to_server
+from quintet.gateway.v1.link_service_pb2_grpc import add_LinkServiceServicer_to_server
 from quintet_gateway.answering import Answerer
 from quintet_gateway.ask import Asker
 from quintet_gateway.budget import Plan
@@ -22,6 +23,8 @@ from quintet_gateway.freshness import Freshness
 from quintet_gateway.ingest import Ingester
 from quintet_gateway.ingest_stream import StreamLimits
 from quintet_gateway.kept import SCHEMA, KeptAnswers
+from quintet_gateway.links.servicer import SERVICE as LINK_SERVICE
+from quintet_gateway.links.servicer import LinkServicer
 from quintet_gateway.near import NearQuestions
 from quintet_gateway.overlap import Overlap
 from quintet_gateway.question import AskLimits, Questions
@@ -87,6 +90,8 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
         watch = await stack.enter_async_context(open_watch(remote, forget))
         servicer = _servicer(settings, services, _Caches(answers, flights, near, watch, remote))
 
+        links = LinkServicer(services, Freshness(watch), seconds=settings.ask_seconds)
+
         readiness = Readiness(services, start_seconds=settings.start_seconds)
 
         async def warm_up() -> None:
@@ -98,6 +103,7 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
 
         def register(server: grpc.aio.Server) -> None:
             add_GatewayServiceServicer_to_server(servicer, server)
+            add_LinkServiceServicer_to_server(links, server)
             register_cache_service(server, [answers], remote)
             breakers = [it.breaker for it in services.connections.values()]
             register_status_service(server, breakers, remote)
@@ -107,7 +113,7 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
             register=register,
             warm_up=warm_up,
             check=check,
-            more_services=(CACHE_SERVICE, STATUS_SERVICE),
+            more_services=(LINK_SERVICE, CACHE_SERVICE, STATUS_SERVICE),
             unlimited_methods=UNLIMITED,
         )
 

@@ -15,6 +15,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from quintet.cache.v1.cache_service_pb2_grpc import CacheServiceStub
 from quintet.embedder.v1.embedder_service_pb2_grpc import EmbedderServiceStub
 from quintet.generator.v1.generator_service_pb2_grpc import GeneratorServiceStub
+from quintet.retriever.v1.link_service_pb2_grpc import LinkServiceStub
 from quintet.retriever.v1.retriever_service_pb2_grpc import RetrieverServiceStub
 from quintet.status.v1 import status_service_pb2 as status_pb
 from quintet.status.v1.status_service_pb2_grpc import StatusServiceStub
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from quintet.cache.v1.cache_service_pb2_grpc import CacheServiceAsyncStub
     from quintet.embedder.v1.embedder_service_pb2_grpc import EmbedderServiceAsyncStub
     from quintet.generator.v1.generator_service_pb2_grpc import GeneratorServiceAsyncStub
+    from quintet.retriever.v1.link_service_pb2_grpc import LinkServiceAsyncStub
     from quintet.retriever.v1.retriever_service_pb2_grpc import RetrieverServiceAsyncStub
     from quintet.status.v1.status_service_pb2_grpc import StatusServiceAsyncStub
     from quintet.tokenizer.v1.tokenizer_service_pb2_grpc import TokenizerServiceAsyncStub
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 HEDGED = frozenset({"Count", "Embed", "Search"})
 """Methods of which there may be a second attempt: they only read, and take little."""
 
+LINK_SERVICE = "quintet.retriever.v1.LinkService"
 HEALTH_SECONDS = 1.0
 """How long a service may take to say how it is."""
 SILENCE_SECONDS = 2 * HEALTH_SECONDS
@@ -135,11 +138,17 @@ class Services:
     tokenizer: TokenizerServiceAsyncStub
     embedder: EmbedderServiceAsyncStub
     retriever: RetrieverServiceAsyncStub
+    links: LinkServiceAsyncStub
     generator: GeneratorServiceAsyncStub
 
     def peer(self, name: str) -> Peer:
         """Return the peer that calls to service `name` go through."""
         return self.connections[name].peer
+
+    def link_peer(self) -> Peer:
+        """Return the peer that calls to the retriever's links go through, with the breaker
+        of its other calls."""
+        return Peer("retriever", LINK_SERVICE, self.connections["retriever"].breaker)
 
 
 class Readiness:
@@ -195,5 +204,6 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             tokenizer=TokenizerServiceStub(channels["tokenizer"]),
             embedder=EmbedderServiceStub(channels["embedder"]),
             retriever=RetrieverServiceStub(channels["retriever"]),
+            links=LinkServiceStub(channels["retriever"]),
             generator=GeneratorServiceStub(channels["generator"]),
         )

@@ -61,8 +61,8 @@ def collection_name(name: str, field: str = "collection") -> str:
 def switch(request: pb.SwitchCollectionsRequest) -> tuple[str, str, Epoch]:
     """Return both names and the epoch that the first is to be at. Raises INVALID_FIELD."""
     checks = Checks()
-    _check_name(checks, "name", request.name)
-    _check_name(checks, "other", request.other)
+    check_name(checks, "name", request.name)
+    check_name(checks, "other", request.other)
     if request.name == request.other:
         checks.refuse("other", "must be another collection")
     checks.done()

@@ -9,11 +9,11 @@ from psycopg import sql
 
 @dataclass(frozen=True, slots=True)
 class Tables:
+    """The tables that `retriever.create_collection_tables` and `create_link_tables` made."""
 
     document: sql.Identifier
     chunk: sql.Identifier
     word: sql.Identifier
-    """The tables that `retriever.create_collection_tables` and `create_link_tables` made."""
     name: sql.Identifier
     link: sql.Identifier
 

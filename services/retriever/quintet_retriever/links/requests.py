@@ -26,7 +26,7 @@ MAX_NOTE_CHARS = 1_000
 MAX_SUGGESTIONS = 50
 DEFAULT_SUGGESTIONS = 10
 DEFAULT_CONFIDENCE = 0.5
-"""Chosen in docs/links.md."""
+"""Not tuned: a starting point. docs/links.md says so."""
 MAX_SEEDS = 20
 MAX_HOPS = 2
 MAX_FAN_OUT = 100

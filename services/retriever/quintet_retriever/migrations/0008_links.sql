@@ -1,5 +1,5 @@
 -- Links between documents: each collection has tables of its own for them, as for its
--- documents (docs/adr/0001). Why they are kept unresolved is in docs/adr/0011.
+-- documents (docs/adr/0001). Why they are kept unresolved is in docs/adr/0012.
 
 CREATE FUNCTION retriever.create_link_tables(collection_id bigint) RETURNS void
 LANGUAGE plpgsql AS $$

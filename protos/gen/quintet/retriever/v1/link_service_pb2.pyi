@@ -567,9 +567,7 @@ class SuggestLinksRequest(_message.Message):
     limit: _builtins.int
     """Most suggestions, 1 to 50. 0: 10."""
     min_confidence: _builtins.float
-    """Least confidence, 0 to 1. Absent: 0.5, above which most of a small wiki's
-    suggestions are of use; docs/links.md has the figures.
-    """
+    """Least confidence, 0 to 1. Absent: 0.5."""
     def __init__(
         self,
         *,

@@ -1,0 +1,1 @@
+"""Links between documents, handed on to the retriever."""
