@@ -420,3 +420,24 @@ async def test_plans_use_indexes_both_ways(stub: Stub, url: str, name: str) -> N
             plan = "\n".join(row[0] for row in rows)
             assert "Seq Scan on link" not in plan and "Seq Scan on name" not in plan, plan
             assert "Seq Scan on document" not in plan, plan
+
+
+async def test_what_callers_said_of_links_is_carried_to_a_collection_that_takes_the_place(
+    stub: Stub, links: LinkServiceAsyncStub, name: str
+) -> None:
+    beside = (await create(stub, new_name(), dimension=3)).name
+    for each, vector in ((name, [[1, 0]]), (beside, [[1, 0, 0]])):
+        for identifier in ("a", "b", "c"):
+            await upsert(stub, each, document(identifier, ["text"], vector))
+    for collection, source, target in ((name, "a", "b"), (name, "b", "c"), (beside, "c", "a")):
+        await links.CreateLink(
+            pb.CreateLinkRequest(collection=collection, source_id=source, target_id=target)
+        )
+    read = await stub.GetCollection(retriever.GetCollectionRequest(name=name))
+    await stub.SwitchCollections(
+        retriever.SwitchCollectionsRequest(
+            name=name, other=beside, consistency_token=read.consistency_token
+        )
+    )
+    assert await edges(links, name) == [("a", "b"), ("b", "c")]
+    assert await edges(links, beside) == [("a", "b"), ("b", "c")]

@@ -111,6 +111,7 @@ class Reembedder:
                 embedding_revision=model.revision,
                 dimension=model.dimension,
                 description=standing.collection.description,
+                language=standing.collection.language,
                 request_id=new_request_id(),
             ),
         )

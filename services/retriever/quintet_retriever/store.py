@@ -186,6 +186,10 @@ class PostgresStore:
             # each other.
             *(_hold_name(each) for each in sorted((name, other))),
             Statement(
+                sql.SQL("SELECT retriever.carry_links(%(name)s, %(other)s)"),
+                {"name": name, "other": other},
+            ),
+            Statement(
                 sql.SQL(
                     "SELECT * FROM retriever.switch_collections("
                     "%(name)s, %(other)s, %(id)s, %(epoch)s)"

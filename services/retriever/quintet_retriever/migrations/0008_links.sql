@@ -80,3 +80,39 @@ BEGIN
     END LOOP;
 END
 $$;
+
+-- Give `other`, which is to take the place of `one`, what callers said of the links
+-- between documents, and former names: neither stands in a document.
+CREATE FUNCTION retriever.carry_links(one text, other text) RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE
+    old_id bigint := (SELECT id FROM retriever.collection WHERE name = one);
+    new_id bigint := (SELECT id FROM retriever.collection WHERE name = other);
+BEGIN
+    IF old_id IS NULL OR new_id IS NULL THEN
+        RETURN;
+    END IF;
+    EXECUTE format(
+        $sql$
+        DELETE FROM retriever.link_%2$s WHERE status <> 1;
+        INSERT INTO retriever.link_%2$s (source_key, name, type, status, target, note,
+            confidence, occurrences, occurrence_count, create_time)
+        SELECT there.key, l.name, l.type, l.status, l.target, l.note,
+            l.confidence, l.occurrences, l.occurrence_count, l.create_time
+        FROM retriever.link_%1$s AS l
+        JOIN retriever.document_%1$s AS here ON here.key = l.source_key
+        JOIN retriever.document_%2$s AS there ON there.id = here.id
+        WHERE l.status <> 1
+        ON CONFLICT DO NOTHING;
+        INSERT INTO retriever.name_%2$s (name, rank, document_id, document_key)
+        SELECT n.name, n.rank, n.document_id, there.key
+        FROM retriever.name_%1$s AS n
+        JOIN retriever.document_%1$s AS here ON here.key = n.document_key
+        JOIN retriever.document_%2$s AS there ON there.id = here.id
+        WHERE n.rank = 6
+        ON CONFLICT DO NOTHING;
+        $sql$,
+        old_id, new_id
+    );
+END
+$$;
