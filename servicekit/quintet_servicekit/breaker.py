@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import math
 import random
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -114,6 +115,7 @@ class Breaker:
         self._tally = Tally(settings)
         self._longest_stay = settings.open_seconds
         self._open_until = 0.0
+        self._suspected_until = -math.inf
         self._generation = 0
         self._trial: Guard | None = None
         self._since = clock()
@@ -143,6 +145,15 @@ class Breaker:
     def subscribe(self, told: Callable[[Snapshot], None]) -> None:
         """Have `told` called after each transition; what it raises is logged and dropped."""
         self._announcer.subscribers.append(lambda: told(self.snapshot()))
+
+    def share_trials(self, may_try: Callable[[], bool]) -> None:
+        """Have `may_try` asked too before a trial or a probe is sent."""
+        own = self._may_try
+        self._may_try = lambda: own() and may_try()
+
+    def suspect(self, seconds: float) -> None:
+        """Let the next call that ends within so long decide: a failure opens the breaker."""
+        self._suspected_until = self._clock() + seconds
 
     def snapshot(self) -> Snapshot:
         """Return the breaker as it is now."""
@@ -264,6 +275,9 @@ class Breaker:
                 self.reset("the trial was answered")
             return
         cause = self._tally.add(now, outcome, slow=slow)
+        if outcome is Outcome.FAILED and now < self._suspected_until:
+            cause = cause or "it failed, as it did for another replica"
+        self._suspected_until = -math.inf
         if cause is not None:
             self._open(cause, now)
 

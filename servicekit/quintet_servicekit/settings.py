@@ -73,6 +73,9 @@ class ServiceSettings(BaseSettings):
     probe_interval_seconds: float = Field(1.0, gt=0, le=60)
     """How often readiness asks the dependencies. One second, so that a returned
     dependency is used again within the five seconds that we promise."""
+    share_breakers: bool = True
+    """Whether this service's replicas share their breakers through the cache's Redis, where
+    one is set: one of them then tries whether a dependency is back, for all."""
     max_message_bytes: int = Field(16 * 2**20, ge=2**10, le=2**30)
     """Largest message that is received. 16 MiB holds 256 chunks of 20,000
     characters with their vectors, with room to spare."""

@@ -33,6 +33,7 @@ from quintet_gateway.searching import Searcher
 from quintet_gateway.semantic_index import SemanticIndex
 from quintet_gateway.servicer import GatewayServicer
 from quintet_gateway.settings import Settings
+from quintet_servicekit.breaker_fleet import sharing
 from quintet_servicekit.cache import Cache, Codec, Flights, Remote, open_remote
 from quintet_servicekit.cache_service import SERVICE as CACHE_SERVICE
 from quintet_servicekit.cache_service import CacheServicer, register_cache_service
@@ -61,6 +62,9 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
     async with AsyncExitStack() as stack:
         services = await stack.enter_async_context(open_services(settings))
         remote = await stack.enter_async_context(open_remote(settings.cache))
+        breakers = [it.breaker for it in services.connections.values()]
+        if settings.share_breakers:
+            await stack.enter_async_context(sharing(remote, "gateway", breakers))
         answers = Cache(
             "l1",
             Codec(kept_pb.KeptAnswer.SerializeToString, kept_pb.KeptAnswer.FromString),
@@ -105,7 +109,6 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
             add_GatewayServiceServicer_to_server(servicer, server)
             add_LinkServiceServicer_to_server(links, server)
             register_cache_service(server, [answers], remote)
-            breakers = [it.breaker for it in services.connections.values()]
             register_status_service(server, breakers, remote)
 
         yield Application(

@@ -22,6 +22,7 @@ from quintet_generator.settings import BackendKind, GeneratorSettings
 from quintet_generator.transformers_backend import TransformersBackend
 from quintet_servicekit import cache_service, status_service
 from quintet_servicekit.breaker import Breaker
+from quintet_servicekit.breaker_fleet import sharing
 from quintet_servicekit.cache import open_remote
 from quintet_servicekit.cache_service import register_cache_service
 from quintet_servicekit.executor import BoundedExecutor
@@ -81,6 +82,10 @@ async def open_application(settings: GeneratorSettings) -> AsyncIterator[Applica
             wire.COMPLETIONS, wire.EVENTS, settings.cache, remote, schema=wire.SCHEMA
         )
         backends = [backend(kind) for kind in settings.backends]
+        if settings.share_breakers and "openai" in settings.backends:
+            # Each replica runs its local models itself.
+            remote_models = [breakers[settings.openai_served_name]]
+            await stack.enter_async_context(sharing(remote, "generator", remote_models))
         # After the backends, so that what is computed ends before them.
         stack.push_async_callback(kept.aclose)
         engine = Engine(backends, Templates.packaged(), kept, breakers)

@@ -32,6 +32,7 @@ from quintet_retriever.settings import Settings
 from quintet_retriever.store import PostgresStore
 from quintet_retriever.word_counter import WordCounter
 from quintet_servicekit import cache_service, status_service, telemetry
+from quintet_servicekit.breaker_fleet import sharing
 from quintet_servicekit.cache import Cache, open_remote
 from quintet_servicekit.cache_service import register_cache_service
 from quintet_servicekit.epochs import EpochNews, open_watch
@@ -49,6 +50,8 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
         watch = await stack.enter_async_context(open_watch(remote))
         database = Database(settings)
         stack.push_async_callback(database.close)
+        if settings.share_breakers:
+            await stack.enter_async_context(sharing(remote, "retriever", [database.breaker]))
         results = Cache(TIER, CODEC, settings.cache, remote, schema=SCHEMA)
         stack.push_async_callback(results.aclose)
         news = None if remote is None else EpochNews(remote)
