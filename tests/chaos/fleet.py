@@ -67,16 +67,16 @@ class Fleet:
 @asynccontextmanager
 async def fleet_over(stack: TestStack, *, beside: bool = False) -> AsyncIterator[Fleet]:
     """Yield two running replicas of each service. With `beside` the stack's own are the
-    second ones, of all but the gateway, which knows the stack's alone."""
+    second ones; its gateway knows no others than the stack's."""
     async with AsyncExitStack() as resources:
-        others = {name: stack.endpoints[name]["grpc"] for name in SERVICES[:-1]}
-        fleet = Fleet(others if beside else {})
+        others = {name: stack.endpoints[name]["grpc"] for name in SERVICES} if beside else {}
+        fleet = Fleet(others)
         variables = {"QUINTET_RETRIEVER_DATABASE_URL": _database_url(stack)}
         for name in SERVICES:
             prefix = f"QUINTET_{name.upper()}_"
             variables[f"{prefix}CACHE__REDIS_URL"] = redis_url(stack)
             variables[f"{prefix}LAME_DUCK_SECONDS"] = "0.5"
-            for number in range(1 if beside and name in others else 2):
+            for number in range(1 if beside else 2):
                 service = Service(
                     name,
                     {**os.environ, **variables},

@@ -138,22 +138,23 @@ class Load:
 async def roll(stack: TestStack, tell: Tell, rounds: int, *, beside: bool = False) -> Tally:
     """Restart each replica `rounds` times in turn, one at a time, under load.
 
-    With `beside` the stack's own are the other replicas, and are left alone, as is the
-    second gateway.
+    With `beside` the stack's own are the other replicas, and are left alone; all of the
+    fleet but its gateway are restarted at once.
     """
     tally = Tally()
     async with fleet_over(stack, beside=beside) as fleet:
-        chosen = (fleet.replicas[:-1] if beside else fleet.replicas) * rounds
+        *behind, gateway = fleet.replicas
+        turns = [behind, [gateway]] if beside else [[it] for it in fleet.replicas]
         channel = open_channel(fleet.target("gateway"), GATEWAY, ChannelSettings())
         stub = GatewayServiceStub(channel)
         try:
-            await _roll(chosen, stub, tally, tell)
+            await _roll(turns * rounds, stub, tally, tell)
         finally:
             await channel.close(None)
     return tally
 
 
-async def _roll(chosen: Sequence[Replica], stub: Any, tally: Tally, tell: Tell) -> None:
+async def _roll(turns: Sequence[Sequence[Replica]], stub: Any, tally: Tally, tell: Tell) -> None:
     collection = f"rolling-{uuid.uuid4().hex[:8]}"
     await stub.CreateCollection(pb.CreateCollectionRequest(name=collection), wait_for_ready=True)
     load = Load(stub, collection, tally)
@@ -166,12 +167,13 @@ async def _roll(chosen: Sequence[Replica], stub: Any, tally: Tally, tell: Tell) 
             assert response.HasField("ingested"), response
     callers = [asyncio.create_task(load.caller(call)) for call in load.calls]
     try:
-        for done, replica in enumerate(chosen):
-            tell(done, f"{replica.name} is restarted, {tally.calls.total()} calls", len(chosen))
-            tally.statuses.append(await replica.restart())
+        for done, replicas in enumerate(turns):
+            names = " ".join(it.name for it in replicas)
+            tell(done, f"{names} restarted, {tally.calls.total()} calls", len(turns))
+            tally.statuses += await asyncio.gather(*(it.restart() for it in replicas))
             # Its callers find it, before the other one leaves.
             await asyncio.sleep(0.5)
-        tell(len(chosen), f"{tally.calls.total()} calls", len(chosen))
+        tell(len(turns), f"{tally.calls.total()} calls", len(turns))
     finally:
         for caller in callers:
             caller.cancel()

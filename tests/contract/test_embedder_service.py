@@ -185,6 +185,7 @@ async def test_a_folder_that_holds_no_model_is_named(tmp_path: Path) -> None:
             pass
 
 
+INVISIBLE = "\u202e\u200b\u200d\ufeff"
 FRUIT = ["The lemon is a yellow fruit.", "Rockets burn fuel.", "Sour citrus: lemons, limes."]
 
 
@@ -213,6 +214,22 @@ async def test_a_score_is_half_cosine_and_half_max_sim(stub: Any) -> None:
     max_sim = (states[0] @ states[1].T).max(1).values.mean().item()
     asked, answered = await embed(stub, [query, passage])
     assert result.score == pytest.approx(0.5 * max_sim + 0.5 * float(asked @ answered), abs=0.01)
+
+
+async def test_a_passage_of_which_no_token_is_left_comes_last(engine: Any) -> None:
+    request = pb.RerankRequest(
+        query="Which colour does a lemon have?", passages=[INVISIBLE, *FRUIT]
+    )
+    results = (await engine.Rerank(request)).results
+    assert results[-1].index == 0
+    assert results[-1].score < 0
+
+
+async def test_passages_are_ordered_for_a_query_of_which_no_token_is_left(engine: Any) -> None:
+    request = pb.RerankRequest(query=INVISIBLE, passages=FRUIT)
+    results = (await engine.Rerank(request)).results
+    assert sorted(result.index for result in results) == [0, 1, 2]
+    assert all(-1 <= result.score <= 1 for result in results)
 
 
 async def test_only_as_many_passages_come_back_as_were_asked_for(stub: Any) -> None:

@@ -23,13 +23,15 @@ def max_sim_scores(
     """Return the score of each passage, -1 to 1; `share` of it is MaxSim.
 
     MaxSim is the mean, over the query's tokens, of each one's best cosine with a token
-    of the passage. The two special tokens around each text don't take part.
+    of the passage. The two special tokens around each text don't take part. Where a text
+    has no others (tokenizers drop characters of no width) MaxSim is -1.
     """
     asked = _unit(query.tokens[1:-1])
     vector = _unit(query.vector)
     scores = []
     for passage in passages:
-        late = float((asked @ _unit(passage.tokens[1:-1]).T).max(axis=1).mean())
+        told = _unit(passage.tokens[1:-1])
+        late = float((asked @ told.T).max(axis=1).mean()) if asked.size and told.size else -1.0
         cosine = float(vector @ _unit(passage.vector))
         scores.append(share * late + (1 - share) * cosine)
     return scores

@@ -96,6 +96,10 @@ class Planner:
         this one ended (the next page, "has it changed since?") is kept for its turn."""
         for response in outcome.messages:
             self._words.learn(response)
+            if token := getattr(response, "consistency_token", ""):
+                asked: Any = GetMessageClass(call.method.request).FromString(call.payloads[0])
+                collection = getattr(asked, "collection", "") or getattr(asked, "name", "")
+                self._words.learn_token(collection, token)
             for name, target in LEARNED.items():
                 value = getattr(response, name, None)
                 if value and target in call.method.request.fields_by_name:

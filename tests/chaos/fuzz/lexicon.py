@@ -90,7 +90,11 @@ class Lexicon:
             # Few, so that requests are repeated, and others come under the same id.
             "request_id": _of("", "", *(str(UUID(int=number)) for number in range(9))),
             "ids": _of(0, 1, 101, 102, 2_000),
+            "other": _of(*SCRATCH),
+            "beside": _of("", "", *SCRATCH),
+            "least_overlap": _of(0.0, 0.0, 0.5, 1.0),
         }
+        self._tokens: dict[str, str] = {}
         self._learned: dict[str, deque[Any]] = defaultdict(lambda: deque(maxlen=MAX_LEARNED))
         self.templates: dict[str, Callable[[random.Random], Message]] = {}
 
@@ -122,6 +126,15 @@ class Lexicon:
         for field, value in response.ListFields():
             if field.name in LEARNED and value:
                 self._learned[LEARNED[field.name]].append(value)
+
+    def learn_token(self, collection: str, token: str) -> None:
+        """Keep a consistency token as the newest one of a collection."""
+        if collection in SCRATCH:
+            self._tokens[collection] = token
+
+    def token(self, collection: str) -> str:
+        """Return the newest token of a collection that comes and goes; "" if none is known."""
+        return self._tokens.get(collection, "")
 
     def learned(self, name: str, rng: random.Random) -> Any:
         """Return what a response told for request fields of that name; "" if none did."""

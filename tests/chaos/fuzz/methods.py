@@ -37,7 +37,7 @@ class Method:
     @property
     def destroys(self) -> bool:
         """Whether it takes away what other calls need."""
-        return self.descriptor.name in ("DeleteCollection",)
+        return self.descriptor.name in ("DeleteCollection", "SwitchCollections")
 
 
 async def methods_of(channels: Mapping[str, grpc.aio.Channel]) -> list[Method]:

@@ -13,13 +13,15 @@ from support.gateway import ingest
 from support.retriever import document
 from support.stack import TestStack
 
-from chaos.fuzz.lexicon import IDS, STEADY, TEXTS, Lexicon
+from chaos.fuzz.lexicon import IDS, SCRATCH, STEADY, TEXTS, Lexicon
 from chaos.fuzz.methods import Method, methods_of
 from chaos.fuzz.vitals import SERVICES
 from quintet.embedder.v1 import embedder_service_pb2 as embedder_pb
 from quintet.embedder.v1.embedder_service_pb2_grpc import EmbedderServiceStub
 from quintet.gateway.v1 import gateway_service_pb2 as pb
 from quintet.gateway.v1.gateway_service_pb2_grpc import GatewayServiceStub
+from quintet.generator.v1 import generator_service_pb2 as generator_pb
+from quintet.generator.v1.generator_service_pb2_grpc import GeneratorServiceStub
 from quintet.retriever.v1 import retriever_service_pb2 as retriever_pb
 
 LANGUAGE_MODEL = "smollm2-135m-instruct"
@@ -98,6 +100,16 @@ async def _prepare(gateway: Any, channels: Mapping[str, grpc.aio.Channel], words
     # Rarely: each of its calls takes seconds.
     words.add("model", LANGUAGE_MODEL, often=0.01)
     words.learn(created)
+    # It is loaded when it is first asked, which few calls do.
+    generator: Any = GeneratorServiceStub(channels["generator"])
+    await generator.Generate(
+        generator_pb.GenerateRequest(
+            model=LANGUAGE_MODEL,
+            question=_QUESTION,
+            passages=[generator_pb.Passage(text=_GOOD.content)],
+            max_tokens=1,
+        )
+    )
 
     def chunked(rng: random.Random) -> retriever_pb.DocumentInput:
         texts = rng.choices(TEXTS, k=rng.randint(1, 4))
@@ -116,7 +128,14 @@ async def _prepare(gateway: Any, channels: Mapping[str, grpc.aio.Channel], words
             )
         )
 
+    def switched(rng: random.Random) -> retriever_pb.SwitchCollectionsRequest:
+        name, other = rng.sample(SCRATCH, 2)
+        return retriever_pb.SwitchCollectionsRequest(
+            name=name, other=other, consistency_token=words.token(name)
+        )
+
     words.templates |= {
+        retriever_pb.SwitchCollectionsRequest.DESCRIPTOR.full_name: switched,
         retriever_pb.DocumentInput.DESCRIPTOR.full_name: chunked,
         retriever_pb.Filter.DESCRIPTOR.full_name: _filter,
         retriever_pb.Consistency.DESCRIPTOR.full_name: consistency,
