@@ -19,7 +19,9 @@ from quintet_cli.arguments import (
     CacheChoice,
     CacheOption,
     Chat,
+    Collapse,
     Collection,
+    Diverse,
     DocumentId,
     FailIfDegraded,
     Faults,
@@ -27,11 +29,15 @@ from quintet_cli.arguments import (
     Fresh,
     GroundedOnly,
     MaxStaleness,
+    Merge,
     Mode,
     Model,
     ModeOption,
     Passages,
+    PerDocument,
     Question,
+    Refining,
+    Rerank,
     Waterfall,
     Yes,
 )
@@ -112,6 +118,11 @@ def ask(
     fail_if_degraded: FailIfDegraded = False,
     max_staleness: MaxStaleness = None,
     grounded_only: GroundedOnly = False,
+    rerank: Rerank = False,
+    collapse: Collapse = None,
+    diverse: Diverse = None,
+    per_document: PerDocument = 0,
+    merge: Merge = False,
     chat: Chat = False,
     waterfall: Waterfall = False,
     trace: Annotated[
@@ -136,6 +147,13 @@ def ask(
         fail_if_degraded=fail_if_degraded,
         max_staleness=max_staleness,
         grounded_only=grounded_only,
+        refining=Refining(
+            rerank=rerank,
+            collapse=collapse,
+            diverse=diverse,
+            per_document=per_document,
+            merge=merge,
+        ),
     )
     command_ask.run(
         settings, asked, chat=chat, waterfall=waterfall, trace_file=trace, faults=faults or []
@@ -153,6 +171,11 @@ def search(
     fresh: Fresh = False,
     after: After = None,
     fail_if_degraded: FailIfDegraded = False,
+    rerank: Rerank = False,
+    collapse: Collapse = None,
+    diverse: Diverse = None,
+    per_document: PerDocument = 0,
+    merge: Merge = False,
     waterfall: Waterfall = False,
 ) -> None:
     """Find passages without answering."""
@@ -168,6 +191,13 @@ def search(
         fresh=fresh,
         after=after,
         fail_if_degraded=fail_if_degraded,
+        refining=Refining(
+            rerank=rerank,
+            collapse=collapse,
+            diverse=diverse,
+            per_document=per_document,
+            merge=merge,
+        ),
         waterfall=waterfall,
     )
 

@@ -186,6 +186,8 @@ def _made_of(hit: Hit) -> str:
         parts.append(f"cosine {hit.scores.dense:.3f}")
     if hit.scores.HasField("lexical"):
         parts.append(f"words {hit.scores.lexical:.3f}")
+    if hit.merged_chunks:
+        parts.append(f"{len(hit.merged_chunks) + 1} chunks")
     return f" ({', '.join(parts)})" if parts else ""
 
 

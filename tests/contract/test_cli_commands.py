@@ -149,6 +149,26 @@ class TestAsk:
         ]
         assert (second.question, third.question) == ("And why?", "Since when?")
 
+    def test_what_is_found_is_refined_as_the_options_say(
+        self, quintet: Quintet, gateway: RecordedGateway
+    ) -> None:
+        gateway.replies["AskStream"] = list(ANSWER)
+        gateway.replies["Search"] = pb.SearchResponse()
+        options = "--rerank --collapse 0.7 --diverse 0.6 --per-document 2 --merge".split()
+        for command in ("ask", "search"):
+            assert quintet(command, "What is nonlocal?", *options).status == 0
+        refinement = pb.Refinement(
+            rerank=True,
+            collapse_similarity=0.7,
+            mmr_lambda=0.6,
+            max_per_document=2,
+            merge_neighbours=True,
+        )
+        [asked], [searched] = gateway.asked("AskStream"), gateway.asked("Search")
+        assert asked.refinement == searched.refinement == refinement
+        assert quintet("search", "What is nonlocal?").status == 0
+        assert not gateway.asked("Search")[-1].HasField("refinement")
+
     def test_faults_are_asked_for_in_the_calls_metadata(
         self, quintet: Quintet, gateway: RecordedGateway
     ) -> None:

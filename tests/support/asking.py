@@ -12,6 +12,7 @@ from quintet.tokenizer.v1 import tokenizer_service_pb2 as tokenizer_pb
 from quintet_gateway.clients import Services
 from quintet_gateway.degradation import Degradations
 from quintet_gateway.question import AskLimits
+from quintet_gateway.refining import RefiningLimits
 from quintet_servicekit.errors import ServiceError
 
 LIMITS = AskLimits(
@@ -26,6 +27,7 @@ LIMITS = AskLimits(
     withhold_instructions=True,
     abstain_below=0.2,
     max_staleness_seconds=60,
+    refining=RefiningLimits(refine_candidates=20, merged_tokens=512),
 )
 """The shipped ones, but for the staleness."""
 

@@ -32,6 +32,17 @@ def test_a_call_gets_what_remains_less_what_later_ones_need() -> None:
     assert plan().share("GenerateStream", 1.0) == pytest.approx(1.0 - 0.02)
 
 
+def test_for_a_step_that_may_be_left_out_nothing_is_kept_free() -> None:
+    steps = {"Search": 0.03, "Rerank": 0.15, "Count": 0.01}
+    it = Plan(steps, reply_seconds=0.02, substitute_after=5.0, optional=["Rerank"])
+    assert it.share("Search", 1.0) == pytest.approx(1.0 - 0.01 - 0.02)
+    assert it.share("Rerank", 1.0) == pytest.approx(1.0 - 0.01 - 0.02)
+    assert it.is_short_for("Rerank", 0.17)
+    assert not it.is_short_for("Rerank", 0.19)
+    it.answered("Rerank", 0.5)
+    assert it.is_short_for("Rerank", 0.5)
+
+
 def test_a_call_that_is_no_step_comes_before_all() -> None:
     assert plan().share("GetCollection", 1.0) == pytest.approx(1.0 - 0.16 - 0.02)
 

@@ -61,6 +61,7 @@ OTHERS = {
     "embedding model": question(embedding=EmbeddingModel("f", "er")),
     "embedding's revision": question(embedding=EmbeddingModel("e", "es")),
     "only what is grounded": question(grounded_only=True),
+    "refinement": question(refinement=pb.Refinement(rerank=True)),
     "server's limits": question(limits=replace(LIMITS, context_tokens=1_000)),
 }
 
@@ -76,6 +77,7 @@ def test_what_does_not_decide_an_answer_is_not_in_its_key() -> None:
         question(passages=5),
         question(mode=retriever_pb.SEARCH_MODE_HYBRID),
         question(temperature=0.0),
+        question(refinement=pb.Refinement()),
         question(cache=pb.CACHE_POLICY_SEMANTIC),
         question(consistency=retriever_pb.Consistency(fully_consistent=True)),
     ]

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from quintet.gateway.v1.gateway_service_pb2 import SearchRequest
 from quintet_cli import consistency, degradation, filters, render
-from quintet_cli.commands.ask import mode_of
+from quintet_cli.arguments import Refining
+from quintet_cli.commands.ask import mode_of, refinement_of
 from quintet_cli.connection import connected
 from quintet_cli.live import Waiting
 from quintet_cli.settings import Settings
@@ -25,6 +26,7 @@ def run(
     fresh: bool,
     after: str | None,
     fail_if_degraded: bool,
+    refining: Refining,
     waterfall: bool,
 ) -> None:
     """Search and print the hits, best first."""
@@ -36,6 +38,7 @@ def run(
         mode=mode_of(mode),
         consistency=consistency.required(fresh=fresh, after=after),
         fail_if_degraded=fail_if_degraded,
+        refinement=refinement_of(refining),
     )
     asyncio.run(_run(settings, request, waterfall))
 

@@ -29,6 +29,8 @@ from quintet_gateway.near import NearQuestions
 from quintet_gateway.overlap import Overlap
 from quintet_gateway.question import AskLimits, Questions
 from quintet_gateway.reembedding import Reembedder
+from quintet_gateway.refiner import Refiner
+from quintet_gateway.refining import RefiningLimits
 from quintet_gateway.searching import Searcher
 from quintet_gateway.semantic_index import SemanticIndex
 from quintet_gateway.servicer import GatewayServicer
@@ -38,6 +40,7 @@ from quintet_servicekit.cache import Cache, Codec, Flights, Remote, open_remote
 from quintet_servicekit.cache_service import SERVICE as CACHE_SERVICE
 from quintet_servicekit.cache_service import CacheServicer, register_cache_service
 from quintet_servicekit.epochs import EpochNews, EpochWatch, open_watch
+from quintet_servicekit.executor import BoundedExecutor
 from quintet_servicekit.server import Application
 from quintet_servicekit.status_service import SERVICE as STATUS_SERVICE
 from quintet_servicekit.status_service import register_status_service
@@ -45,6 +48,10 @@ from quintet_servicekit.status_service import register_status_service
 SERVICE = "quintet.gateway.v1.GatewayService"
 UNLIMITED = frozenset({"GetStatus", "GetCacheStats", "ExplainCache", "PurgeCache", "Ingest"})
 """What operators ask, and a stream that bounds its documents itself."""
+
+REFINING_THREADS = 2
+REFINING_QUEUE = 62
+"""Refinements under way and waiting: each takes milliseconds."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +99,10 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
                 near.discard(key.encode())
 
         watch = await stack.enter_async_context(open_watch(remote, forget))
-        servicer = _servicer(settings, services, _Caches(answers, flights, near, watch, remote))
+        executor = BoundedExecutor("refining", threads=REFINING_THREADS, queue=REFINING_QUEUE)
+        stack.push_async_callback(executor.close)
+        caches = _Caches(answers, flights, near, watch, remote)
+        servicer = _servicer(settings, services, caches, executor)
 
         links = LinkServicer(services, Freshness(watch), seconds=settings.ask_seconds)
 
@@ -121,7 +131,9 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
         )
 
 
-def _servicer(settings: Settings, services: Services, caches: _Caches) -> GatewayServicer:
+def _servicer(
+    settings: Settings, services: Services, caches: _Caches, executor: BoundedExecutor
+) -> GatewayServicer:
     catalog = Catalog(
         services,
         max_collections=settings.max_remembered_collections,
@@ -129,6 +141,10 @@ def _servicer(settings: Settings, services: Services, caches: _Caches) -> Gatewa
     )
     freshness = Freshness(caches.watch)
     searcher = Searcher(services, catalog, freshness)
+    refining = RefiningLimits(
+        refine_candidates=settings.refine_candidates, merged_tokens=settings.merged_tokens
+    )
+    refiner = Refiner(services, refining, executor)
     questions = Questions(
         catalog,
         freshness,
@@ -144,6 +160,7 @@ def _servicer(settings: Settings, services: Services, caches: _Caches) -> Gatewa
             withhold_instructions=settings.withhold_instructions,
             abstain_below=settings.abstain_below,
             max_staleness_seconds=settings.max_staleness_seconds,
+            refining=refining,
         ),
     )
     news = EpochNews(caches.remote) if caches.remote else None
@@ -166,10 +183,12 @@ def _servicer(settings: Settings, services: Services, caches: _Caches) -> Gatewa
         catalog,
         freshness,
         searcher,
+        refiner,
         Asker(
             catalog,
             questions,
             searcher,
+            refiner,
             Answerer(services),
             freshness,
             kept,
@@ -194,8 +213,8 @@ def _servicer(settings: Settings, services: Services, caches: _Caches) -> Gatewa
             freshness,
         ),
         breakers=[caches.remote.breaker] if caches.remote else [],
-        ask_plan=_plan(settings, "Embed", "Search", "Count", "GenerateStream"),
-        search_plan=_plan(settings, "Embed", "Search"),
+        ask_plan=_plan(settings, "Embed", "Search", "Rerank", "Count", "GenerateStream"),
+        search_plan=_plan(settings, "Embed", "Search", "Rerank"),
         stream_limits=StreamLimits(
             documents_in_flight=settings.documents_in_flight,
             chars_in_flight=settings.chars_in_flight,
@@ -212,6 +231,7 @@ def _plan(settings: Settings, *methods: str) -> Plan:
     floors = {
         "Embed": settings.embed_floor_seconds,
         "Search": settings.search_floor_seconds,
+        "Rerank": settings.rerank_floor_seconds,
         "Count": settings.count_floor_seconds,
         "GenerateStream": settings.first_text_floor_seconds,
     }
@@ -219,4 +239,5 @@ def _plan(settings: Settings, *methods: str) -> Plan:
         {method: floors[method] for method in methods},
         reply_seconds=settings.reply_seconds,
         substitute_after=settings.substitute_after_seconds,
+        optional=["Rerank"],
     )

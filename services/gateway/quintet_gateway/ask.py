@@ -22,6 +22,7 @@ from quintet_gateway.freshness import Freshness
 from quintet_gateway.kept import Entry, KeptAnswers, Outdated, Served
 from quintet_gateway.near import NearQuestions
 from quintet_gateway.question import Question, Questions
+from quintet_gateway.refiner import Refiner
 from quintet_gateway.searching import Found, QueryVector, Searcher
 from quintet_servicekit.cache import Flights, key_of
 from quintet_servicekit.cache.use import CacheUse, note_use
@@ -40,6 +41,7 @@ class Asker:
         catalog: Catalog,
         questions: Questions,
         searcher: Searcher,
+        refiner: Refiner,
         answerer: Answerer,
         freshness: Freshness,
         kept: KeptAnswers,
@@ -49,6 +51,7 @@ class Asker:
         self._catalog = catalog
         self._questions = questions
         self._searcher = searcher
+        self._refiner = refiner
         self._answerer = answerer
         self._freshness = freshness
         self._kept = kept
@@ -172,7 +175,10 @@ class Asker:
                 substitutes=[it for it in question.substitutes if not is_extractive(it)],
             )
         held: list[pb.AskStreamResponse] = []
-        made = self._answerer.events(chain, question, found.hits, replaceable=standing is not None)
+        hits = await self._refiner.refined(
+            chain, question.text, found.hits, question.request.refinement, question.passages
+        )
+        made = self._answerer.events(chain, question, hits, replaceable=standing is not None)
         try:
             async with aclosing(made) as events:
                 async for event in events:

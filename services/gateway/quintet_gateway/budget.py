@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 CALLS = 64
 """Calls of a step over which its latency is taken: enough for a quantile, few enough to
@@ -34,15 +34,22 @@ class Latency:
 class Plan:
     """The steps of one kind of request, in their order, and how long they take of late.
 
-    `floors` holds the least seconds to keep free for each step, by method;
+    `floors` holds the least seconds to keep free for each step, by method; for those that
+    are `optional` nothing is kept free by the steps before them;
     `reply_seconds` are kept free for the way back. A call that has a substitute is
     given up after `substitute_after` seconds at the latest.
     """
 
     def __init__(
-        self, floors: Mapping[str, float], *, reply_seconds: float, substitute_after: float
+        self,
+        floors: Mapping[str, float],
+        *,
+        reply_seconds: float,
+        substitute_after: float,
+        optional: Collection[str] = (),
     ) -> None:
         self._floors = dict(floors)
+        self._optional = frozenset(optional)
         self._latencies = {method: Latency() for method in floors}
         self._reply = reply_seconds
         self._substitute_after = substitute_after
@@ -72,6 +79,10 @@ class Plan:
         """Whether `remaining` is too little for a step, if nothing came after it."""
         return remaining < self.needed(method) + self._reply
 
+    def is_short_for(self, method: str, remaining: float) -> bool:
+        """Whether `remaining` is too little for a step and all that come after it."""
+        return self.is_short_after(method, remaining - self.needed(method))
+
     def is_short_after(self, method: str, remaining: float) -> bool:
         """Whether `remaining` is too little for all steps that come after one."""
         return remaining < sum(map(self.needed, self._after(method))) + self._reply
@@ -79,7 +90,8 @@ class Plan:
     def _after(self, method: str) -> list[str]:
         steps = list(self._floors)
         # A call that is no step, such as a look at the collection, comes before all.
-        return steps[steps.index(method) + 1 :] if method in steps else steps
+        after = steps[steps.index(method) + 1 :] if method in steps else steps
+        return [step for step in after if step not in self._optional]
 
     @staticmethod
     def _less(remaining: float, reserved: float) -> float:

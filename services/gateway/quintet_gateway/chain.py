@@ -105,6 +105,11 @@ class Chain:
         """Whether too little time is left for a call of that method."""
         return self._plan is not None and self._plan.is_short(method, self._left())
 
+    def is_short_for(self, method: str) -> bool:
+        """Whether too little time is left for a call of that method that may be left out,
+        and for what comes after it."""
+        return self._plan is not None and self._plan.is_short_for(method, self._left())
+
     def is_short_after(self, method: str) -> bool:
         """Whether too little time is left for what comes after a call of that method."""
         return self._plan is not None and self._plan.is_short_after(method, self._left())

@@ -13,6 +13,7 @@ from quintet_gateway.catalog import Catalog, EmbeddingModel
 from quintet_gateway.chain import Chain
 from quintet_gateway.conversation import standalone
 from quintet_gateway.freshness import Freshness, Need
+from quintet_gateway.refining import RefiningLimits, candidates
 from quintet_gateway.searching import Query
 from quintet_servicekit.cache import key_of
 
@@ -36,6 +37,7 @@ class AskLimits:
     withhold_instructions: bool
     abstain_below: float
     max_staleness_seconds: float
+    refining: RefiningLimits
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,7 @@ class Question:
             request.max_tokens,
             f"{request.temperature} {request.seed if request.HasField('seed') else ''}",
             request.grounded_only,
+            request.refinement.SerializeToString(deterministic=True),
             repr(self.abstain_below),
             # But for how stale they may be, all decide what is in an answer.
             repr(replace(limits, max_staleness_seconds=0.0)),
@@ -140,12 +143,12 @@ class Question:
         return self.request.passages or self.limits.default_passages
 
     def query(self, consistency: retriever_pb.Consistency) -> Query:
-        """Return the search for the question's passages."""
+        """Return the search for the question's passages, or for what is refined to them."""
         request = self.request
         return Query(
             collection=request.collection,
             text=self.text,
-            k=self.passages,
+            k=candidates(request.refinement, self.passages, self.limits.refining),
             mode=request.mode or retriever_pb.SEARCH_MODE_HYBRID,
             filter=request.filter if request.HasField("filter") else None,
             consistency=consistency,

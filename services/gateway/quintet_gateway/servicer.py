@@ -22,11 +22,15 @@ from quintet_gateway.freshness import Freshness
 from quintet_gateway.ingest import Ingester, new_request_id
 from quintet_gateway.ingest_stream import IngestStream, StreamLimits
 from quintet_gateway.reembedding import Reembedder
+from quintet_gateway.refiner import Refiner
 from quintet_gateway.searching import Query, Searcher
 from quintet_gateway.status import status_of
 from quintet_servicekit.breaker import Breaker
 from quintet_servicekit.deadline import Deadline
 from quintet_servicekit.priority import Priority, priority_now
+
+DEFAULT_HITS = 10
+"""Most hits of a search that gives no number."""
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -44,6 +48,7 @@ class GatewayServicer(GatewayServiceServicer):
         catalog: Catalog,
         freshness: Freshness,
         searcher: Searcher,
+        refiner: Refiner,
         asker: Asker,
         ingester: Ingester,
         reembedder: Reembedder,
@@ -60,6 +65,7 @@ class GatewayServicer(GatewayServiceServicer):
         self._catalog = catalog
         self._freshness = freshness
         self._searcher = searcher
+        self._refiner = refiner
         self._asker = asker
         self._ingester = ingester
         self._reembedder = reembedder
@@ -96,19 +102,23 @@ class GatewayServicer(GatewayServiceServicer):
         validate.query(request, max_chars=self._max_question_chars)
         chain = self._chain(context, self._search_plan, fail_if_degraded=request.fail_if_degraded)
         need = self._freshness.need(request.collection, request.consistency)
+        wanted = request.k or DEFAULT_HITS
         found = await self._searcher.find(
             chain,
             Query(
                 collection=request.collection,
                 text=request.query,
-                k=request.k,
+                k=self._refiner.candidates(request.refinement, wanted),
                 mode=request.mode,
                 filter=request.filter if request.HasField("filter") else None,
                 consistency=self._freshness.demand(request.collection, need),
             ),
         )
+        hits = await self._refiner.refined(
+            chain, request.query, found.hits, request.refinement, wanted
+        )
         return pb.SearchResponse(
-            hits=found.hits,
+            hits=hits,
             mode=found.mode,
             trail=chain.trail(),
             consistency_token=found.token,

@@ -82,6 +82,9 @@ class Settings(ServiceSettings):
     """The same for its search."""
     count_floor_seconds: float = Field(0.01, ge=0, le=60)
     """The same for counting its passages' tokens."""
+    rerank_floor_seconds: float = Field(0.15, ge=0, le=60)
+    """The same for a reranking, which is left out where there is not as much: nothing is
+    kept free for it before."""
     first_text_floor_seconds: float = Field(0.1, ge=0, le=60)
     """The same for the first text of its answer, and for trying another of the generator's
     models: the extractive one begins within a third of that."""
@@ -103,6 +106,12 @@ class Settings(ServiceSettings):
     """Longest question, in characters."""
     default_passages: int = Field(5, ge=1, le=50)
     """Passages of an answer where the request gives no number."""
+    refine_candidates: int = Field(20, ge=1, le=200)
+    """Hits that are found at least for a refinement that does not say how many. Twenty are
+    what reranking was measured with."""
+    merged_tokens: int = Field(512, ge=1, le=100_000)
+    """Most tokens of neighbours that are merged into one passage, those that they share
+    counted twice: four chunks, a third of what a prompt has room for."""
     context_tokens: int = Field(1_500, ge=64, le=1_000_000)
     """Most tokens that the passages of one prompt may have together, in the
     generator's tokens; a model with a smaller context lowers it."""

@@ -11,6 +11,7 @@ from google.protobuf import struct_pb2
 
 from quintet.gateway.v1 import gateway_service_pb2 as pb
 from quintet.tokenizer.v1 import tokenizer_service_pb2 as tokenizer_pb
+from quintet_gateway.refining import MAX_CANDIDATES
 from quintet_servicekit.validation import Checks
 
 MAX_PASSAGES = 50
@@ -44,6 +45,7 @@ def question(request: pb.AskRequest, *, max_chars: int) -> None:
             f"turns[{place}].answer", turn.answer, max_chars=MAX_ANSWER_CHARS, required=False
         )
     checks.number("abstain_below", request.abstain_below, least=0, most=1)
+    _refinement(checks, request.refinement)
     checks.done()
 
 
@@ -69,7 +71,14 @@ def query(request: pb.SearchRequest, *, max_chars: int) -> None:
     checks.text("collection", request.collection, max_chars=MAX_NAME_CHARS)
     checks.text("query", request.query, max_chars=max_chars)
     checks.number("k", request.k, least=0, most=MAX_HITS)
+    _refinement(checks, request.refinement)
     checks.done()
+
+
+def _refinement(checks: Checks, refinement: pb.Refinement) -> None:
+    checks.number("refinement.candidates", refinement.candidates, least=0, most=MAX_CANDIDATES)
+    for name in ("collapse_similarity", "mmr_lambda"):
+        checks.number(f"refinement.{name}", getattr(refinement, name), least=0, most=1)
 
 
 def document(request: pb.IngestRequest, *, max_chars: int) -> None:

@@ -236,6 +236,7 @@ class AskRequest(_message.Message):
     TURNS_FIELD_NUMBER: _builtins.int
     GROUNDED_ONLY_FIELD_NUMBER: _builtins.int
     ABSTAIN_BELOW_FIELD_NUMBER: _builtins.int
+    REFINEMENT_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """Name of the collection."""
     question: _builtins.str
@@ -291,6 +292,10 @@ class AskRequest(_message.Message):
         The question is understood in their light: see `resolved_question`.
         """
 
+    @_builtins.property
+    def refinement(self) -> Global___Refinement:
+        """How what was found is refined before passages are chosen of it. Absent: not at all."""
+
     def __init__(
         self,
         *,
@@ -311,10 +316,11 @@ class AskRequest(_message.Message):
         turns: _abc.Iterable[Global___Turn] | None = ...,
         grounded_only: _builtins.bool = ...,
         abstain_below: _builtins.float | None = ...,
+        refinement: Global___Refinement | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_abstain_below", b"_abstain_below", "_seed", b"_seed", "_temperature", b"_temperature", "abstain_below", b"abstain_below", "consistency", b"consistency", "filter", b"filter", "max_staleness", b"max_staleness", "seed", b"seed", "temperature", b"temperature"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_abstain_below", b"_abstain_below", "_seed", b"_seed", "_temperature", b"_temperature", "abstain_below", b"abstain_below", "consistency", b"consistency", "filter", b"filter", "max_staleness", b"max_staleness", "refinement", b"refinement", "seed", b"seed", "temperature", b"temperature"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_abstain_below", b"_abstain_below", "_seed", b"_seed", "_temperature", b"_temperature", "abstain_below", b"abstain_below", "cache", b"cache", "collection", b"collection", "consistency", b"consistency", "fail_if_degraded", b"fail_if_degraded", "filter", b"filter", "grounded_only", b"grounded_only", "max_staleness", b"max_staleness", "max_tokens", b"max_tokens", "mode", b"mode", "model", b"model", "passages", b"passages", "question", b"question", "seed", b"seed", "temperature", b"temperature", "template", b"template", "turns", b"turns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_abstain_below", b"_abstain_below", "_seed", b"_seed", "_temperature", b"_temperature", "abstain_below", b"abstain_below", "cache", b"cache", "collection", b"collection", "consistency", b"consistency", "fail_if_degraded", b"fail_if_degraded", "filter", b"filter", "grounded_only", b"grounded_only", "max_staleness", b"max_staleness", "max_tokens", b"max_tokens", "mode", b"mode", "model", b"model", "passages", b"passages", "question", b"question", "refinement", b"refinement", "seed", b"seed", "temperature", b"temperature", "template", b"template", "turns", b"turns"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__abstain_below: _TypeAlias = _typing.Literal["abstain_below"]  # noqa: Y015
     _WhichOneofArgType__abstain_below: _TypeAlias = _typing.Literal["_abstain_below", b"_abstain_below"]  # noqa: Y015
@@ -330,6 +336,69 @@ class AskRequest(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__temperature) -> _WhichOneofReturnType__temperature | None: ...
 
 Global___AskRequest: _TypeAlias = AskRequest  # noqa: Y015
+
+@_typing.final
+class Refinement(_message.Message):
+    """What is done with the hits of a search before the best are taken, in this order. Each
+    step is left out unless it is asked for. The best hit, after a reranking if there is
+    one, always comes first.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CANDIDATES_FIELD_NUMBER: _builtins.int
+    RERANK_FIELD_NUMBER: _builtins.int
+    COLLAPSE_SIMILARITY_FIELD_NUMBER: _builtins.int
+    MMR_LAMBDA_FIELD_NUMBER: _builtins.int
+    MAX_PER_DOCUMENT_FIELD_NUMBER: _builtins.int
+    MERGE_NEIGHBOURS_FIELD_NUMBER: _builtins.int
+    candidates: _builtins.int
+    """Hits that are found to be refined, at most 200. 0: twenty (a server setting), and at
+    least twice as many as are wanted. Never fewer than are wanted.
+    """
+    rerank: _builtins.bool
+    """Whether the embedder orders all of them anew, by reading each with the question. A
+    reranking that fails, or for which too little time is left, is a degradation.
+    """
+    collapse_similarity: _builtins.float
+    """Least similarity (Jaccard, of three-word shingles), 0 to 1, to a better hit with which
+    one is dropped as a near-duplicate. Absent: none is.
+    """
+    mmr_lambda: _builtins.float
+    """Share of relevance, 0 to 1, in the choice of the next hit; the rest is how little
+    its words are those of a hit before it (maximal marginal relevance). 1 and absent:
+    by relevance alone.
+    """
+    max_per_document: _builtins.int
+    """Most passages of one document. 0: any number."""
+    merge_neighbours: _builtins.bool
+    """Whether chunks that overlap or touch in their document become one passage, up to 512
+    tokens (a server setting), at the place of the best of them: see `Hit.merged_chunks`.
+    """
+    def __init__(
+        self,
+        *,
+        candidates: _builtins.int = ...,
+        rerank: _builtins.bool = ...,
+        collapse_similarity: _builtins.float | None = ...,
+        mmr_lambda: _builtins.float | None = ...,
+        max_per_document: _builtins.int = ...,
+        merge_neighbours: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_collapse_similarity", b"_collapse_similarity", "_mmr_lambda", b"_mmr_lambda", "collapse_similarity", b"collapse_similarity", "mmr_lambda", b"mmr_lambda"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_collapse_similarity", b"_collapse_similarity", "_mmr_lambda", b"_mmr_lambda", "candidates", b"candidates", "collapse_similarity", b"collapse_similarity", "max_per_document", b"max_per_document", "merge_neighbours", b"merge_neighbours", "mmr_lambda", b"mmr_lambda", "rerank", b"rerank"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__collapse_similarity: _TypeAlias = _typing.Literal["collapse_similarity"]  # noqa: Y015
+    _WhichOneofArgType__collapse_similarity: _TypeAlias = _typing.Literal["_collapse_similarity", b"_collapse_similarity"]  # noqa: Y015
+    _WhichOneofReturnType__mmr_lambda: _TypeAlias = _typing.Literal["mmr_lambda"]  # noqa: Y015
+    _WhichOneofArgType__mmr_lambda: _TypeAlias = _typing.Literal["_mmr_lambda", b"_mmr_lambda"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__collapse_similarity) -> _WhichOneofReturnType__collapse_similarity | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__mmr_lambda) -> _WhichOneofReturnType__mmr_lambda | None: ...
+
+Global___Refinement: _TypeAlias = Refinement  # noqa: Y015
 
 @_typing.final
 class Turn(_message.Message):
@@ -1126,6 +1195,7 @@ class SearchRequest(_message.Message):
     MODE_FIELD_NUMBER: _builtins.int
     CONSISTENCY_FIELD_NUMBER: _builtins.int
     FAIL_IF_DEGRADED_FIELD_NUMBER: _builtins.int
+    REFINEMENT_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """Name of the collection."""
     query: _builtins.str
@@ -1144,6 +1214,10 @@ class SearchRequest(_message.Message):
     def consistency(self) -> _retriever_service_pb2.Consistency:
         """How fresh the hits must be. Default: `minimize_latency`."""
 
+    @_builtins.property
+    def refinement(self) -> Global___Refinement:
+        """How the hits are refined; as in AskRequest."""
+
     def __init__(
         self,
         *,
@@ -1154,10 +1228,11 @@ class SearchRequest(_message.Message):
         mode: _retriever_service_pb2.SearchMode.ValueType = ...,
         consistency: _retriever_service_pb2.Consistency | None = ...,
         fail_if_degraded: _builtins.bool = ...,
+        refinement: Global___Refinement | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["consistency", b"consistency", "filter", b"filter"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["consistency", b"consistency", "filter", b"filter", "refinement", b"refinement"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "consistency", b"consistency", "fail_if_degraded", b"fail_if_degraded", "filter", b"filter", "k", b"k", "mode", b"mode", "query", b"query"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "consistency", b"consistency", "fail_if_degraded", b"fail_if_degraded", "filter", b"filter", "k", b"k", "mode", b"mode", "query", b"query", "refinement", b"refinement"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1267,6 +1267,7 @@ class Scores(_message.Message):
     DENSE_RANK_FIELD_NUMBER: _builtins.int
     LEXICAL_FIELD_NUMBER: _builtins.int
     LEXICAL_RANK_FIELD_NUMBER: _builtins.int
+    RERANK_FIELD_NUMBER: _builtins.int
     dense: _builtins.float
     """Cosine of the vectors, -1 to 1."""
     dense_rank: _builtins.int
@@ -1275,6 +1276,10 @@ class Scores(_message.Message):
     """BM25 of the words; 0 or more, comparable within one collection only."""
     lexical_rank: _builtins.int
     """Rank among the lexical candidates, from 1."""
+    rerank: _builtins.float
+    """Score of the embedder's reranking, which the gateway adds where it is asked for; the
+    hit's own score is then this one. Higher first; see the embedder's RerankMethod.
+    """
     def __init__(
         self,
         *,
@@ -1282,10 +1287,11 @@ class Scores(_message.Message):
         dense_rank: _builtins.int | None = ...,
         lexical: _builtins.float | None = ...,
         lexical_rank: _builtins.int | None = ...,
+        rerank: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_dense", b"_dense", "_dense_rank", b"_dense_rank", "_lexical", b"_lexical", "_lexical_rank", b"_lexical_rank", "dense", b"dense", "dense_rank", b"dense_rank", "lexical", b"lexical", "lexical_rank", b"lexical_rank"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_dense", b"_dense", "_dense_rank", b"_dense_rank", "_lexical", b"_lexical", "_lexical_rank", b"_lexical_rank", "_rerank", b"_rerank", "dense", b"dense", "dense_rank", b"dense_rank", "lexical", b"lexical", "lexical_rank", b"lexical_rank", "rerank", b"rerank"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_dense", b"_dense", "_dense_rank", b"_dense_rank", "_lexical", b"_lexical", "_lexical_rank", b"_lexical_rank", "dense", b"dense", "dense_rank", b"dense_rank", "lexical", b"lexical", "lexical_rank", b"lexical_rank"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_dense", b"_dense", "_dense_rank", b"_dense_rank", "_lexical", b"_lexical", "_lexical_rank", b"_lexical_rank", "_rerank", b"_rerank", "dense", b"dense", "dense_rank", b"dense_rank", "lexical", b"lexical", "lexical_rank", b"lexical_rank", "rerank", b"rerank"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__dense: _TypeAlias = _typing.Literal["dense"]  # noqa: Y015
     _WhichOneofArgType__dense: _TypeAlias = _typing.Literal["_dense", b"_dense"]  # noqa: Y015
@@ -1295,6 +1301,8 @@ class Scores(_message.Message):
     _WhichOneofArgType__lexical: _TypeAlias = _typing.Literal["_lexical", b"_lexical"]  # noqa: Y015
     _WhichOneofReturnType__lexical_rank: _TypeAlias = _typing.Literal["lexical_rank"]  # noqa: Y015
     _WhichOneofArgType__lexical_rank: _TypeAlias = _typing.Literal["_lexical_rank", b"_lexical_rank"]  # noqa: Y015
+    _WhichOneofReturnType__rerank: _TypeAlias = _typing.Literal["rerank"]  # noqa: Y015
+    _WhichOneofArgType__rerank: _TypeAlias = _typing.Literal["_rerank", b"_rerank"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__dense) -> _WhichOneofReturnType__dense | None: ...
     @_typing.overload
@@ -1303,6 +1311,8 @@ class Scores(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__lexical) -> _WhichOneofReturnType__lexical | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__lexical_rank) -> _WhichOneofReturnType__lexical_rank | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rerank) -> _WhichOneofReturnType__rerank | None: ...
 
 Global___Scores: _TypeAlias = Scores  # noqa: Y015
 
@@ -1323,6 +1333,7 @@ class Hit(_message.Message):
     SCORE_FIELD_NUMBER: _builtins.int
     SCORES_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
+    MERGED_CHUNKS_FIELD_NUMBER: _builtins.int
     document_id: _builtins.str
     """Identifier of its document."""
     document_version: _builtins.int
@@ -1352,6 +1363,13 @@ class Hit(_message.Message):
     def metadata(self) -> _struct_pb2.Struct:
         """Metadata of its document; absent if there is none."""
 
+    @_builtins.property
+    def merged_chunks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Places in the document of the other chunks that the gateway merged into this one, best
+        first. `text`, `start` and `end` are then of all of them together, `tokens` is their
+        sum, and the other fields are those of the best chunk.
+        """
+
     def __init__(
         self,
         *,
@@ -1366,10 +1384,11 @@ class Hit(_message.Message):
         score: _builtins.float = ...,
         scores: Global___Scores | None = ...,
         metadata: _struct_pb2.Struct | None = ...,
+        merged_chunks: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["metadata", b"metadata", "scores", b"scores"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_index", b"chunk_index", "document_id", b"document_id", "document_version", b"document_version", "end", b"end", "metadata", b"metadata", "score", b"score", "scores", b"scores", "start", b"start", "text", b"text", "title", b"title", "tokens", b"tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_index", b"chunk_index", "document_id", b"document_id", "document_version", b"document_version", "end", b"end", "merged_chunks", b"merged_chunks", "metadata", b"metadata", "score", b"score", "scores", b"scores", "start", b"start", "text", b"text", "title", b"title", "tokens", b"tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
