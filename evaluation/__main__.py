@@ -15,16 +15,22 @@ import grpc
 
 from bench.run import NO_CACHES
 from bench.worker import ROOT
-from evaluation.report import Evaluated, Report
+from evaluation.chunking import articles, compare, sections
+from evaluation.report import CHUNKING, Evaluated, Report
 from evaluation.scoring import score
 from evaluation.sets import SOURCES, load
 from evaluation.through_gateway import MODES, ingested, run_of
 from quintet.gateway.v1.gateway_service_pb2_grpc import GatewayServiceStub
 from quintet_local.supervisor import running_stack
 
+NAMES = [*SOURCES, CHUNKING]
+"""What can be evaluated."""
+
 
 async def evaluate(names: Sequence[str], data: Path, report: Report) -> None:
     """Evaluate the sets one after the other in a stack of their own, without caches."""
+    if not names:
+        return
     date = commit_date()
     with tempfile.TemporaryDirectory(prefix="quintet-evaluation-") as folder:
         async with (
@@ -49,6 +55,14 @@ async def evaluate(names: Sequence[str], data: Path, report: Report) -> None:
                 report.put(name, Evaluated(date, *counts, scores))
 
 
+async def compare_chunking(data: Path, report: Report) -> None:
+    """Compare ways to cut documents, each in a stack of its own."""
+    tasks = [sections(data / "notes-foam"), articles(data / "xquad32-dev")]
+    with tempfile.TemporaryDirectory(prefix="quintet-evaluation-") as folder:
+        shares = await compare(tasks, Path(folder))
+    report.put_chunking(commit_date(), {it.name: len(it.queries) for it in tasks}, shares)
+
+
 def commit_date() -> str:
     """Return the date of the checked-out commit, in ISO 8601."""
     command = ["git", "-C", str(ROOT), "log", "-1", "--format=%cs"]
@@ -58,18 +72,21 @@ def commit_date() -> str:
 def main() -> int:
     """Evaluate the sets that are named, or all; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m evaluation", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="SET", help=", ".join(SOURCES))
+    parser.add_argument("names", nargs="*", metavar="SET", help=", ".join(NAMES))
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "eval.json")
     parser.add_argument("--publish", action="store_true", help="write docs/quality.md as well")
     options = parser.parse_args()
-    unknown = set(options.names) - set(SOURCES)
+    unknown = set(options.names) - set(NAMES)
     if unknown:
-        parser.error(f"no set is called {', '.join(sorted(unknown))}: {', '.join(SOURCES)}")
+        parser.error(f"no set is called {', '.join(sorted(unknown))}: {', '.join(NAMES)}")
     data = os.environ.get("QUINTET_EVAL_DATA", "")
     if not data:
         parser.error("QUINTET_EVAL_DATA names no folder with evaluation data")
     report = Report(options.out)
-    asyncio.run(evaluate(options.names or list(SOURCES), Path(data), report))
+    names = options.names or NAMES
+    asyncio.run(evaluate([name for name in names if name != CHUNKING], Path(data), report))
+    if CHUNKING in names:
+        asyncio.run(compare_chunking(Path(data), report))
     if options.publish:
         report.publish(ROOT / "docs" / "quality.md")
     return 0
