@@ -53,7 +53,9 @@ async def test_tokens_come_from_the_process_and_the_slot_is_free_after_them() ->
         await it.close()
 
 
-async def test_one_that_cannot_load_fails_its_caller_and_is_tried_again(tmp_path: Path) -> None:
+async def test_one_that_cannot_load_fails_callers_at_once_until_it_is_tried_again(
+    tmp_path: Path,
+) -> None:
     flag = tmp_path / "second"
     program = (
         f"import pathlib, sys; flag = pathlib.Path({str(flag)!r})\n"
@@ -61,9 +63,13 @@ async def test_one_that_cannot_load_fails_its_caller_and_is_tried_again(tmp_path
     )
     it = process(program + READY + ECHO)
     try:
-        with pytest.raises(ServiceError, match="while it loaded"):
-            await tokens(it)
+        for _ in range(2):  # the second would load, so it is not tried
+            with pytest.raises(ServiceError, match="cannot be loaded") as caught:
+                await tokens(it)
+            assert caught.value.reason is Reason.DEPENDENCY_UNAVAILABLE
         assert it.waiting == 0
+        assert caught.value.retry_after is not None
+        await asyncio.sleep(caught.value.retry_after)
         assert len(await tokens(it)) == 2
     finally:
         await it.close()

@@ -234,6 +234,20 @@ async def test_a_model_that_cannot_be_loaded_counts_by_estimate_and_fails_otherw
     assert error.retry_after
 
 
+async def test_a_model_that_was_mended_is_loaded_after_the_time_that_callers_were_told(
+    stub: TokenizerServiceAsyncStub, tmp_path: Path
+) -> None:
+    chunk = pb.ChunkRequest(model="broken", texts=["hello"])
+    await refused(stub.Chunk(chunk))
+    shutil.copy(get_model_path() / "tokenizer.json", tmp_path / "broken.json")
+    error = await refused(stub.Chunk(chunk))
+    assert error.retry_after is not None and 0 < error.retry_after <= 1
+    assert (await stub.Count(pb.CountRequest(model="broken", texts=["hello"]))).estimated
+    await asyncio.sleep(error.retry_after)
+    assert len((await stub.Chunk(chunk)).texts) == 1
+    assert not (await stub.Count(pb.CountRequest(model="broken", texts=["hello"]))).estimated
+
+
 def requests(**fields: Any) -> dict[str, Message]:
     """One request of each method that takes texts, with the given fields added."""
     return {

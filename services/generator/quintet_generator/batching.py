@@ -33,6 +33,7 @@ from quintet_generator.models import Token
 from quintet_servicekit import telemetry
 from quintet_servicekit.breaker import Breaker
 from quintet_servicekit.errors import Reason, ServiceError
+from quintet_servicekit.loading import Loading
 
 _RUNNING = Gauge("quintet_generator_requests_running", "Requests that hold a slot.", ("model",))
 _WAITING = Gauge("quintet_generator_requests_waiting", "Requests in line for a slot.", ("model",))
@@ -83,6 +84,7 @@ class BatchingProcess:
         self._numbers = itertools.count()
         self._line: deque[_Request] = deque()
         self._slots: dict[int, _Request] = {}
+        self._loading = Loading("language model", name)
         self._starting: asyncio.Task[None] | None = None
         self._process: Process | None = None
         self._reading: asyncio.Task[None] | None = None
@@ -104,16 +106,23 @@ class BatchingProcess:
     async def start(self) -> None:
         """Start the process and wait until its model is loaded; nothing if it runs.
 
-        Raises `ServiceError` DEPENDENCY_UNAVAILABLE if it ends before that.
+        Raises `ServiceError` DEPENDENCY_UNAVAILABLE if it ends before that, and at once for
+        a pause after.
         """
         if self._process is not None:
             return
         if self._starting is None or self._starting.done():
+            self._loading.check()
             self._starting = asyncio.create_task(self._start())
         # A caller who leaves does not stop it: the next one finds it loaded.
         await asyncio.shield(self._starting)
 
     async def _start(self) -> None:
+        with self._loading.attempt():
+            self._process = process = await self._loaded()
+        self._reading = asyncio.create_task(self._read(process))
+
+    async def _loaded(self) -> Process:
         process = await asyncio.create_subprocess_exec(
             *self._command, json.dumps(asdict(self._config)), stdin=PIPE, stdout=PIPE,
             limit=_LINE_BYTES,
@@ -121,12 +130,11 @@ class BatchingProcess:
         try:
             assert process.stdout is not None
             if not await process.stdout.readline():
-                raise self._gone("ended while it loaded the model; its log says why")
+                raise self._gone("ended while it loaded the model")
         except BaseException:
             await _end(process)
             raise
-        self._process = process
-        self._reading = asyncio.create_task(self._read(process))
+        return process
 
     async def tokens(self, make: Callable[[int], Start]) -> AsyncGenerator[list[Token], None]:
         """Yield the tokens of the request that `make` gives for its number, some at a time.

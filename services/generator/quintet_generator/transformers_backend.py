@@ -19,6 +19,7 @@ from quintet_generator.prompts import PromptTemplate
 from quintet_generator.settings import GeneratorSettings
 from quintet_generator.streaming import stream_from_thread
 from quintet_servicekit.executor import BoundedExecutor
+from quintet_servicekit.loading import Loading
 
 if TYPE_CHECKING:
     from quintet_generator.language_model import LanguageModel
@@ -42,7 +43,7 @@ class TransformersBackend:
         self._decoding = decoding
         self._folder: Path | None = None
         # Loaded on the thread that will run it.
-        self._model = Lazy(decoding, self._loaded)
+        self._model = Lazy(decoding, self._loaded, Loading("language model", self.name))
 
     async def describe(self) -> ModelInfo:
         """Find the model, and prepare it if it is the packaged one and never was."""

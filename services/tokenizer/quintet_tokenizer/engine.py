@@ -119,7 +119,9 @@ class Engine:
                 counts = [count + extra for count in tokenizer.count(texts)]
                 return Counts(Identity(name, tokenizer.revision), counts, estimated=False)
             except Exception as error:
-                telemetry.logger().warning("counts are estimated", model=name, exc_info=error)
+                # That it cannot be loaded is logged where that is tried.
+                if not isinstance(error, ServiceError):
+                    telemetry.logger().warning("counts are estimated", model=name, exc_info=error)
                 counts = [estimate_tokens(text) for text in texts]
                 return Counts(Identity(name, ""), counts, estimated=True)
 

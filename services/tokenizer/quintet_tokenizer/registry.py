@@ -7,8 +7,8 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 
-from quintet_servicekit import telemetry
 from quintet_servicekit.errors import Reason, ServiceError
+from quintet_servicekit.loading import Loading
 from quintet_tokenizer.models import Model
 from quintet_tokenizer.tokenizer import LoadedTokenizer
 
@@ -27,6 +27,7 @@ class Registry:
         self._loaded: OrderedDict[str, LoadedTokenizer] = OrderedDict()
         self._lock = threading.Lock()
         self._loading = threading.Lock()
+        self._attempts = {name: Loading("tokenizer model", name) for name in paths}
 
     def resolve(self, name: str) -> str:
         """Return the name of the model asked for; "" asks for the default one.
@@ -48,10 +49,11 @@ class Registry:
         """Return the tokenizer of a resolved name, loading it if need be.
 
         Blocks for the time of loading: 20 to 500 ms. Raises `ServiceError`
-        DEPENDENCY_UNAVAILABLE when it cannot be loaded; the next call tries again.
+        DEPENDENCY_UNAVAILABLE when it cannot be loaded: at once for a pause after that.
         """
         found = self._find(name)
         if found is None:
+            self._attempts[name].check()
             # A lock of its own, so that tokenizers in memory serve meanwhile.
             with self._loading:
                 found = self._find(name) or self._load(name)
@@ -70,17 +72,9 @@ class Registry:
 
     def _load(self, name: str) -> LoadedTokenizer:
         path = self._paths[name]
-        try:
+        with self._attempts[name].attempt():
             file = path / "tokenizer.json" if path.is_dir() else path
             return LoadedTokenizer(file.read_bytes())
-        except Exception as error:
-            telemetry.logger().error("a tokenizer cannot be loaded", model=name, exc_info=error)
-            raise ServiceError(
-                Reason.DEPENDENCY_UNAVAILABLE,
-                "the model's tokenizer cannot be loaded",
-                metadata={"dependency": "tokenizer model", "model": name},
-                retry_after=5.0,
-            ) from error
 
     def models(self) -> list[Model]:
         """Return every model, by name."""
