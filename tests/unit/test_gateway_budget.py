@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quintet_gateway.budget import CALLS, Latency, Plan
+from quintet_gateway.budget import CALLS, MODELS, Latency, Plan
 
 FLOORS = {"Embed": 0.02, "Search": 0.03, "Count": 0.01, "GenerateStream": 0.1}
 
@@ -53,6 +53,33 @@ def test_later_calls_need_what_they_took_of_late_and_never_less_than_their_floor
     it.answered("Search", 0.001)
     it.answered("GetCollection", 9.0)
     assert it.share("Embed", 1.0) == pytest.approx(1.0 - 0.03 - 0.01 - 0.4 - 0.02)
+
+
+def test_time_is_kept_free_for_the_model_that_is_wanted_by_its_own_calls() -> None:
+    it = plan()
+    it.answered("GenerateStream", 0.4, "large")
+    it.answered("GenerateStream", 0.2, "small")
+    it.answered("Search", 0.05)
+    kept_free = {
+        model: 1.0 - it.share("Embed", 1.0, model) - 0.05 - 0.01 - 0.02
+        for model in ("large", "small", "never heard of")
+    }
+    expected = {"large": 0.4, "small": 0.2, "never heard of": 0.1}
+    assert kept_free == pytest.approx(expected)
+    assert it.is_short_after("Embed", 0.4, "large")
+    assert not it.is_short_after("Embed", 0.4, "small")
+
+
+def test_of_too_many_models_those_that_answered_most_recently_are_known() -> None:
+    it = plan()
+    for number in range(2 * MODELS):
+        it.answered("GenerateStream", 0.4, f"model {number}")
+        it.answered("GenerateStream", 0.3, "in use")
+        it.answered("Search", 0.05)
+    assert it.needed("GenerateStream", "model 0") == 0.1
+    assert it.needed("GenerateStream", f"model {2 * MODELS - 1}") == 0.4
+    assert it.needed("GenerateStream", "in use") == 0.3
+    assert it.needed("Search") == 0.05
 
 
 def test_a_call_gets_half_of_what_remains_however_slow_later_ones_are() -> None:

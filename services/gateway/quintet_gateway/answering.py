@@ -121,6 +121,7 @@ class Answerer:
                     "GenerateStream",
                     stub.GenerateStream,
                     _prompt(question, model, given),
+                    model=model.name,
                     replaceable=replaceable or number < len(models),
                 )
                 async with aclosing(stream) as events:

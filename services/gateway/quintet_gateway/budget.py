@@ -4,7 +4,7 @@ ones need."""
 from __future__ import annotations
 
 import math
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Collection, Mapping
 
 CALLS = 64
@@ -12,6 +12,8 @@ CALLS = 64
 follow a change of load within a second of it."""
 QUANTILE = 0.9
 """Share of those calls for which the time kept free for a step would have been enough."""
+MODELS = 32
+"""Models of whose calls the latency is kept; of more, those that answered most recently."""
 LEAST_SHARE = 0.5
 """Share of what remains that a call gets whatever later ones need. Who has too little
 time for all is better served if the first ones have a chance."""
@@ -34,6 +36,9 @@ class Latency:
 class Plan:
     """The steps of one kind of request, in their order, and how long they take of late.
 
+    A step may be taken by one of several models, each as quick as it is: by a small
+    one's calls nothing is known of a large one's.
+
     `floors` holds the least seconds to keep free for each step, by method; for those that
     are `optional` nothing is kept free by the steps before them;
     `reply_seconds` are kept free for the way back. A call that has a substitute is
@@ -50,25 +55,34 @@ class Plan:
     ) -> None:
         self._floors = dict(floors)
         self._optional = frozenset(optional)
-        self._latencies = {method: Latency() for method in floors}
+        self._latencies: OrderedDict[tuple[str, str], Latency] = OrderedDict()
         self._reply = reply_seconds
         self._substitute_after = substitute_after
 
-    def answered(self, method: str, seconds: float) -> None:
-        """Note that a call was answered, or that a stream began, after `seconds`."""
-        if method in self._latencies:
-            self._latencies[method].add(seconds)
+    def answered(self, method: str, seconds: float, model: str = "") -> None:
+        """Note that a call was answered, or that a stream began, after `seconds`; of which
+        model, where it matters."""
+        if method in self._floors:
+            key = (method, model)
+            self._latencies.setdefault(key, Latency()).add(seconds)
+            self._latencies.move_to_end(key)
+            if len(self._latencies) > len(self._floors) + MODELS:
+                self._latencies.popitem(last=False)
 
-    def needed(self, method: str) -> float:
-        """Return the seconds to keep free for a step."""
-        return max(self._floors[method], self._latencies[method].quantile)
+    def needed(self, method: str, model: str = "") -> float:
+        """Return the seconds to keep free for a step, which `model` takes if models do."""
+        of_method = (self._latencies.get((method, it)) for it in {model, ""})
+        return max(self._floors[method], *(it.quantile for it in of_method if it), 0.0)
 
-    def share(self, method: str, remaining: float, *, replaceable: bool = False) -> float:
-        """Return the seconds for a call where the request has `remaining`.
+    def share(
+        self, method: str, remaining: float, model: str = "", *, replaceable: bool = False
+    ) -> float:
+        """Return the seconds for a call where the request has `remaining` and wants an
+        answer of `model`.
 
         A `replaceable` call is one whose failure something else is served for.
         """
-        share = self._less(remaining, sum(map(self.needed, self._after(method))) + self._reply)
+        share = self._less(remaining, self._needed_after(method, model) + self._reply)
         return min(share, self._substitute_after) if replaceable else share
 
     def first_share(self, method: str, remaining: float) -> float:
@@ -79,19 +93,19 @@ class Plan:
         """Whether `remaining` is too little for a step, if nothing came after it."""
         return remaining < self.needed(method) + self._reply
 
-    def is_short_for(self, method: str, remaining: float) -> bool:
+    def is_short_for(self, method: str, remaining: float, model: str = "") -> bool:
         """Whether `remaining` is too little for a step and all that come after it."""
-        return self.is_short_after(method, remaining - self.needed(method))
+        return self.is_short_after(method, remaining - self.needed(method), model)
 
-    def is_short_after(self, method: str, remaining: float) -> bool:
+    def is_short_after(self, method: str, remaining: float, model: str = "") -> bool:
         """Whether `remaining` is too little for all steps that come after one."""
-        return remaining < sum(map(self.needed, self._after(method))) + self._reply
+        return remaining < self._needed_after(method, model) + self._reply
 
-    def _after(self, method: str) -> list[str]:
+    def _needed_after(self, method: str, model: str) -> float:
         steps = list(self._floors)
         # A call that is no step, such as a look at the collection, comes before all.
-        after = steps[steps.index(method) + 1 :] if method in steps else steps
-        return [step for step in after if step not in self._optional]
+        later = steps[steps.index(method) + 1 :] if method in steps else steps
+        return sum(self.needed(it, model) for it in later if it not in self._optional)
 
     @staticmethod
     def _less(remaining: float, reserved: float) -> float:

@@ -29,7 +29,8 @@ class Chain:
     notes them, as well as what is served for those that fail.
 
     Without a `plan` each call gets all the time that is left. `left_out` takes what was
-    found and is not in the prompt.
+    found and is not in the prompt; `model` the name of the generator's model that is wanted,
+    once it is known, for which time is kept free.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class Chain:
     ) -> None:
         self.degradations = Degradations(forbidden=fail_if_degraded)
         self.left_out: list[pb.LeftOut] = []
+        self.model = ""
         self._deadline = deadline
         self._plan = plan
         self._began = time.perf_counter()
@@ -59,7 +61,7 @@ class Chain:
         with self._hop(peer, method) as hop:
             budget = self._deadline.remaining(peer.name)
             if self._plan is not None:
-                budget = self._plan.share(method, budget, replaceable=replaceable)
+                budget = self._plan.share(method, budget, self.model, replaceable=replaceable)
             set_seconds(hop.budget, budget)
             response = await peer.unary(method, call, request, timeout=budget)
         if self._plan is not None:
@@ -75,9 +77,10 @@ class Chain:
         call: grpc.aio.UnaryStreamMultiCallable[Request, Response],
         request: Request,
         *,
+        model: str = "",
         replaceable: bool = False,
     ) -> AsyncGenerator[Response]:
-        """Yield the responses of a streaming call; raises as `Peer.stream` does.
+        """Yield the responses of a streaming call of `model`; raises as `Peer.stream` does.
 
         `replaceable`: something else is tried if it does not begin, so time for that is
         kept free.
@@ -87,13 +90,13 @@ class Chain:
             if self._plan is not None:
                 if replaceable:
                     first = self._plan.first_share(method, timeout)
-                timeout = self._plan.share(method, timeout)
+                timeout = self._plan.share(method, timeout, self.model)
             set_seconds(hop.budget, first or timeout)
             stream = peer.stream(method, call, request, timeout=timeout, first_timeout=first)
             async with aclosing(stream) as responses:
                 async for response in responses:
                     if not hop.HasField("first_message"):
-                        self._note_first(hop)
+                        self._note_first(hop, model)
                     yield response
 
     def complete(self, last: generator_pb.Completed) -> None:
@@ -108,11 +111,13 @@ class Chain:
     def is_short_for(self, method: str) -> bool:
         """Whether too little time is left for a call of that method that may be left out,
         and for what comes after it."""
-        return self._plan is not None and self._plan.is_short_for(method, self._left())
+        plan = self._plan
+        return plan is not None and plan.is_short_for(method, self._left(), self.model)
 
     def is_short_after(self, method: str) -> bool:
         """Whether too little time is left for what comes after a call of that method."""
-        return self._plan is not None and self._plan.is_short_after(method, self._left())
+        plan = self._plan
+        return plan is not None and plan.is_short_after(method, self._left(), self.model)
 
     def trail(self) -> pb.Trail:
         """Return what happened so far."""
@@ -138,11 +143,11 @@ class Chain:
             set_seconds(hop.duration, self._since_arrival() - _seconds(hop.start))
             set_seconds(hop.left, max(0.0, self._left()))
 
-    def _note_first(self, hop: pb.Hop) -> None:
+    def _note_first(self, hop: pb.Hop, model: str) -> None:
         seconds = self._since_arrival() - _seconds(hop.start)
         set_seconds(hop.first_message, seconds)
         if self._plan is not None:
-            self._plan.answered(hop.method, seconds)
+            self._plan.answered(hop.method, seconds, model)
 
     def _left(self) -> float:
         return self._deadline.at - time.monotonic()

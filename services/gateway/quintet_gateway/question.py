@@ -171,6 +171,7 @@ class Questions:
         """
         need = self._freshness.need(request.collection, request.consistency)
         generator, *substitutes = await self._catalog.generators(request.model)
+        chain.model = generator.name
         return Question(
             request=request,
             generator=generator,
