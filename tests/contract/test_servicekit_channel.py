@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import statistics
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -13,6 +14,7 @@ from typing import Any
 import grpc
 import pytest
 
+from bench.open_breaker import open_breaker, refusals, through_peer
 from quintet.tokenizer.v1 import tokenizer_service_pb2 as pb
 from quintet.tokenizer.v1.tokenizer_service_pb2_grpc import (
     TokenizerServiceServicer,
@@ -178,6 +180,14 @@ async def test_a_peer_makes_no_call_while_its_breaker_is_open() -> None:
         assert reasons == [Reason.DEPENDENCY_UNAVAILABLE] * 2 + [Reason.CIRCUIT_OPEN] * 3
         assert replica.calls == 2
         assert breaker.snapshot().rejections == 3
+
+
+async def test_a_refusal_of_a_peer_takes_less_than_a_tenth_of_a_millisecond() -> None:
+    breaker = open_breaker()
+    async with open_channel("127.0.0.1:1", SERVICE, ChannelSettings()) as channel:
+        seconds = await refusals(through_peer(breaker, channel), 500)
+    assert statistics.median(seconds) < 1e-4
+    assert breaker.snapshot().rejections == 500
 
 
 async def test_retries_stop_when_they_are_a_large_share_of_all_calls() -> None:
