@@ -19,9 +19,7 @@ from quintet_cli.arguments import (
     CacheChoice,
     CacheOption,
     Chat,
-    Collapse,
     Collection,
-    Diverse,
     DocumentId,
     FailIfDegraded,
     Faults,
@@ -29,15 +27,12 @@ from quintet_cli.arguments import (
     Fresh,
     GroundedOnly,
     MaxStaleness,
-    Merge,
     Mode,
     Model,
     ModeOption,
     Passages,
-    PerDocument,
     Question,
-    Refining,
-    Rerank,
+    Refine,
     Waterfall,
     Yes,
 )
@@ -118,11 +113,7 @@ def ask(
     fail_if_degraded: FailIfDegraded = False,
     max_staleness: MaxStaleness = None,
     grounded_only: GroundedOnly = False,
-    rerank: Rerank = False,
-    collapse: Collapse = None,
-    diverse: Diverse = None,
-    per_document: PerDocument = 0,
-    merge: Merge = False,
+    refine: Refine = None,
     chat: Chat = False,
     waterfall: Waterfall = False,
     trace: Annotated[
@@ -147,13 +138,7 @@ def ask(
         fail_if_degraded=fail_if_degraded,
         max_staleness=max_staleness,
         grounded_only=grounded_only,
-        refining=Refining(
-            rerank=rerank,
-            collapse=collapse,
-            diverse=diverse,
-            per_document=per_document,
-            merge=merge,
-        ),
+        refine=refine or (),
     )
     command_ask.run(
         settings, asked, chat=chat, waterfall=waterfall, trace_file=trace, faults=faults or []
@@ -171,11 +156,7 @@ def search(
     fresh: Fresh = False,
     after: After = None,
     fail_if_degraded: FailIfDegraded = False,
-    rerank: Rerank = False,
-    collapse: Collapse = None,
-    diverse: Diverse = None,
-    per_document: PerDocument = 0,
-    merge: Merge = False,
+    refine: Refine = None,
     waterfall: Waterfall = False,
 ) -> None:
     """Find passages without answering."""
@@ -191,13 +172,7 @@ def search(
         fresh=fresh,
         after=after,
         fail_if_degraded=fail_if_degraded,
-        refining=Refining(
-            rerank=rerank,
-            collapse=collapse,
-            diverse=diverse,
-            per_document=per_document,
-            merge=merge,
-        ),
+        refine=refine or (),
         waterfall=waterfall,
     )
 
@@ -315,6 +290,7 @@ def cache_explain(
     cache: CacheOption = CacheChoice.DEFAULT,
     fresh: Fresh = False,
     after: After = None,
+    refine: Refine = None,
 ) -> None:
     """Tell whether a question would get a kept answer, and why; nothing is asked."""
     from quintet_cli.commands import cache as command_cache
@@ -329,6 +305,7 @@ def cache_explain(
         cache=cache,
         fresh=fresh,
         after=after,
+        refine=refine or (),
     )
     command_cache.explain(settings, asked)
 
@@ -361,6 +338,7 @@ def cache_purge(
     model: Model = "",
     filters: Filters = None,
     mode: ModeOption = Mode.HYBRID,
+    refine: Refine = None,
     yes: Yes = False,
 ) -> None:
     """Drop what is kept of a question, a document or a collection, or everything."""
@@ -379,6 +357,7 @@ def cache_purge(
         model=model,
         conditions=filters or (),
         mode=mode,
+        refine=refine or (),
     )
     command_purge.run(
         settings,
