@@ -19,20 +19,26 @@ from quintet_cli.arguments import (
     CacheChoice,
     CacheOption,
     Chat,
+    Collapse,
     Collection,
+    Diverse,
     DocumentId,
     FailIfDegraded,
     Faults,
     Filters,
     Fresh,
     GroundedOnly,
+    Links,
     MaxStaleness,
+    Merge,
     Mode,
     Model,
     ModeOption,
     Passages,
+    PerDocument,
     Question,
-    Refine,
+    Refining,
+    Rerank,
     Waterfall,
     Yes,
 )
@@ -113,7 +119,12 @@ def ask(
     fail_if_degraded: FailIfDegraded = False,
     max_staleness: MaxStaleness = None,
     grounded_only: GroundedOnly = False,
-    refine: Refine = None,
+    rerank: Rerank = False,
+    collapse: Collapse = None,
+    diverse: Diverse = None,
+    per_document: PerDocument = 0,
+    merge: Merge = False,
+    links: Links = 0,
     chat: Chat = False,
     waterfall: Waterfall = False,
     trace: Annotated[
@@ -138,7 +149,14 @@ def ask(
         fail_if_degraded=fail_if_degraded,
         max_staleness=max_staleness,
         grounded_only=grounded_only,
-        refine=refine or (),
+        refining=Refining(
+            rerank=rerank,
+            collapse=collapse,
+            diverse=diverse,
+            per_document=per_document,
+            merge=merge,
+        ),
+        links=links,
     )
     command_ask.run(
         settings, asked, chat=chat, waterfall=waterfall, trace_file=trace, faults=faults or []
@@ -156,7 +174,12 @@ def search(
     fresh: Fresh = False,
     after: After = None,
     fail_if_degraded: FailIfDegraded = False,
-    refine: Refine = None,
+    rerank: Rerank = False,
+    collapse: Collapse = None,
+    diverse: Diverse = None,
+    per_document: PerDocument = 0,
+    merge: Merge = False,
+    links: Links = 0,
     waterfall: Waterfall = False,
 ) -> None:
     """Find passages without answering."""
@@ -172,7 +195,14 @@ def search(
         fresh=fresh,
         after=after,
         fail_if_degraded=fail_if_degraded,
-        refine=refine or (),
+        refining=Refining(
+            rerank=rerank,
+            collapse=collapse,
+            diverse=diverse,
+            per_document=per_document,
+            merge=merge,
+        ),
+        links=links,
         waterfall=waterfall,
     )
 
@@ -290,7 +320,6 @@ def cache_explain(
     cache: CacheOption = CacheChoice.DEFAULT,
     fresh: Fresh = False,
     after: After = None,
-    refine: Refine = None,
 ) -> None:
     """Tell whether a question would get a kept answer, and why; nothing is asked."""
     from quintet_cli.commands import cache as command_cache
@@ -305,7 +334,6 @@ def cache_explain(
         cache=cache,
         fresh=fresh,
         after=after,
-        refine=refine or (),
     )
     command_cache.explain(settings, asked)
 
@@ -338,7 +366,6 @@ def cache_purge(
     model: Model = "",
     filters: Filters = None,
     mode: ModeOption = Mode.HYBRID,
-    refine: Refine = None,
     yes: Yes = False,
 ) -> None:
     """Drop what is kept of a question, a document or a collection, or everything."""
@@ -357,7 +384,6 @@ def cache_purge(
         model=model,
         conditions=filters or (),
         mode=mode,
-        refine=refine or (),
     )
     command_purge.run(
         settings,

@@ -55,6 +55,17 @@ class GraphFormat(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Refining:
+    """How what is found is refined; see the contract's Refinement."""
+
+    rerank: bool = False
+    collapse: float | None = None
+    diverse: float | None = None
+    per_document: int = 0
+    merge: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
     """A question as the command line gives it."""
 
@@ -73,8 +84,8 @@ class Asked:
     max_staleness: float | None = None
     """Seconds."""
     grounded_only: bool = False
-    refine: Sequence[str] = ()
-    """Steps; see `refining.parsed`."""
+    refining: Refining | None = None
+    links: int = 0
 
 
 DEFAULT_COLLECTION = "default"
@@ -129,15 +140,41 @@ MaxStaleness = Annotated[
 GroundedOnly = Annotated[
     bool, typer.Option("--grounded-only", help="Leave out sentences that no passage supports.")
 ]
-Refine = Annotated[
-    list[str] | None,
+Rerank = Annotated[
+    bool, typer.Option("--rerank", help="Have the embedder order what is found anew.")
+]
+Collapse = Annotated[
+    float | None,
     typer.Option(
-        metavar="STEP",
-        help="What is done with what is found, before the best is taken: rerank (the embedder "
-        "orders it anew), collapse=0.7 (near-duplicates go), diverse=0.7 (the less, the more "
-        "different), per-document=2 (passages at most), merge (neighbours become one); "
-        "candidates=50 is how much is found for it. Can be given again.",
-        show_default=False,
+        metavar="SIMILARITY",
+        min=0,
+        max=1,
+        help="Drop what repeats a better passage: 0.7 is a near-duplicate, 1 the same words.",
+    ),
+]
+Diverse = Annotated[
+    float | None,
+    typer.Option(
+        metavar="LAMBDA",
+        min=0,
+        max=1,
+        help="Prefer passages that say something new: 1 not at all, 0.7 somewhat.",
+    ),
+]
+PerDocument = Annotated[
+    int, typer.Option(min=0, max=200, help="Most passages of one document; 0: any number.")
+]
+Merge = Annotated[
+    bool, typer.Option("--merge", help="Make one passage of chunks that overlap or touch.")
+]
+Links = Annotated[
+    int,
+    typer.Option(
+        "--links",
+        metavar="N",
+        min=0,
+        max=10,
+        help="Add N passages of documents that are one link away from those found.",
     ),
 ]
 Chat = Annotated[

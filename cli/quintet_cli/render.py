@@ -18,6 +18,7 @@ from quintet.gateway.v1.gateway_service_pb2 import (
     Passage,
     Trail,
 )
+from quintet.retriever.v1.link_service_pb2 import Link, RelatedPassage
 from quintet.retriever.v1.retriever_service_pb2 import Hit
 from quintet_cli import cache_use, degradation
 from quintet_cli.answering import quoted
@@ -103,8 +104,11 @@ def sources(out: Console, response: AskResponse) -> None:
     out.print("Sources", style="bold")
     passages = {passage.number: passage for passage in response.passages}
     for citation, quote in _distinct(response):
-        out.print(_place(citation, passages.get(citation.passage)))
+        passage = passages.get(citation.passage)
+        out.print(_place(citation, passage))
         out.print(Padding(Text(f"“{quote}”", style="italic"), (0, 0, 0, 4), expand=False))
+        if passage is not None and passage.HasField("link"):
+            out.print(_through(passage.link, passage.hit))
 
 
 def _distinct(response: AskResponse) -> Iterator[tuple[Citation, str]]:
@@ -178,6 +182,23 @@ def hits(out: Console, found: Sequence[Hit]) -> None:
             )
         )
         out.print(Padding(Text(excerpt(hit.text)), (0, 0, 0, 4), expand=False))
+
+
+def linked(out: Console, found: Sequence[RelatedPassage]) -> None:
+    """Print what was found through links, each with its link."""
+    for it in found:
+        out.print(Text.assemble(" +  ", (shown(it.hit.document_id), "bold")))
+        out.print(Padding(Text(excerpt(it.hit.text)), (0, 0, 0, 4), expand=False))
+        out.print(_through(it.link, it.hit))
+
+
+def _through(link: Link, hit: Hit) -> Padding:
+    """Return how a passage was found: from which document, and the link's sentence."""
+    leads_here = link.target_id == hit.document_id
+    other, way = (link.source_id, "linked from") if leads_here else (link.target_id, "links to")
+    said = excerpt(link.occurrences[0].sentence if link.occurrences else link.note)
+    text = f"{way} {shown(other)}" + (f": “{said}”" if said else "")
+    return Padding(Text(text, style="dim"), (0, 0, 0, 4), expand=False)
 
 
 def _made_of(hit: Hit) -> str:

@@ -17,6 +17,7 @@ from support.retriever import (
     failure,
     module_fixtures,
     new_name,
+    packed,
     settings_for,
     upsert,
 )
@@ -201,6 +202,7 @@ async def test_callers_make_change_and_delete_links_of_a_type(
         pb.CreateLinkRequest(source_id="a", target_id="b", type=99),  # type: ignore[arg-type]
         pb.RelatedRequest(seeds=[pb.RelatedRequest.Seed(document_id="a")], hops=3),
         pb.RelatedRequest(),
+        pb.RelatedPassagesRequest(seeds=[pb.RelatedRequest.Seed(document_id="a")]),
         pb.RelatedRequest(seeds=[pb.RelatedRequest.Seed(document_id="a", start=3, end=2)]),
         pb.ListLinksRequest(types=[0]),  # type: ignore[list-item]
         pb.SuggestLinksRequest(document_id="a", min_confidence=1.5),
@@ -441,3 +443,55 @@ async def test_what_callers_said_of_links_is_carried_to_a_collection_that_takes_
     )
     assert await edges(links, name) == [("a", "b"), ("b", "c")]
     assert await edges(links, beside) == [("a", "b"), ("b", "c")]
+
+
+async def related_passages(
+    links: LinkServiceAsyncStub, collection: str, *seeds: str, **query: object
+) -> list[pb.RelatedPassage]:
+    request = pb.RelatedPassagesRequest(collection=collection, **query)  # type: ignore[arg-type]
+    for seed in seeds:
+        request.seeds.add(document_id=seed, start=0, end=6)
+    return list((await links.RelatedPassages(request)).passages)
+
+
+async def test_passages_one_link_away_are_the_best_of_their_documents_for_the_question(
+    stub: Stub, links: LinkServiceAsyncStub, name: str
+) -> None:
+    near, far = [1.0, 0.2], [0.1, 1.0]
+    await upsert(
+        stub, name,
+        document("a", ["[[b]].", "About [[b]] and [[c]]. [[Gone]]"]),
+        document("b", ["the cold", "the warm", "[[d]]"], [far, near, far], kind="note"),
+        document("c", ["the warm [[d]]"], [far]), document("d"),
+        document("up", ["warm: see [[a]]"], [[1.0, 0.5]]), document("alone"),
+    )  # fmt: skip
+    found = await related_passages(links, name, "a", "nowhere", vector=packed([1, 0]))
+    assert [(it.hit.document_id, it.hit.chunk_index) for it in found] == [
+        ("b", 1), ("up", 0), ("c", 0)
+    ]  # fmt: skip
+    best = found[0]
+    assert best.hit.score == best.hit.scores.dense == pytest.approx(1 / 1.04**0.5)
+    assert best.hit.text == "the warm" and best.hit.metadata["kind"] == "note"
+    assert [it.sentence for it in best.link.occurrences] == ["[[b]]."]
+    assert (found[1].link.source_id, found[1].link.target_id) == ("up", "a")
+
+    by_words = await related_passages(links, name, "a", text="a warm place", limit=1)
+    assert [(it.hit.document_id, it.hit.chunk_index) for it in by_words] == [("b", 1)]
+    assert by_words[0].hit.scores.lexical > 0
+    # What the search found is not found again.
+    beside = await related_passages(links, name, "a", "b", "up", vector=packed([1, 0]))
+    assert [it.hit.document_id for it in beside] == ["d", "c"]
+    only = retriever.Filter(equals=retriever.Filter.Equals(key="kind"))
+    only.equals.value.string_value = "note"
+    filtered = await related_passages(links, name, "a", vector=packed([1, 0]), filter=only)
+    assert [it.hit.document_id for it in filtered] == ["b"]
+    assert await related_passages(links, name, "alone", vector=packed([1, 0])) == []
+
+
+async def test_passages_for_a_vector_of_another_model_are_refused(
+    stub: Stub, links: LinkServiceAsyncStub, name: str
+) -> None:
+    query = {"vector": packed([1, 0]), "embedding_revision": "another"}
+    request = pb.RelatedPassagesRequest(collection=name, **query)  # type: ignore[arg-type]
+    request.seeds.add(document_id="a")
+    assert (await failure(links.RelatedPassages(request))).reason is Reason.MODEL_MISMATCH

@@ -17,7 +17,10 @@ from quintet_local.supervisor import Stack, running_stack
 START_SECONDS = 240
 """Two cores that also run other tests load the models slowly."""
 
-ALLOWED = {"QUINTET_EMBEDDER_FAULT_INJECTION": "true"}
+ALLOWED = {
+    "QUINTET_EMBEDDER_FAULT_INJECTION": "true",
+    "QUINTET_RETRIEVER_FAULT_INJECTION": "true",
+}
 """The embedder does faults that calls ask for. The gateway doesn't carry them on."""
 
 

@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Sequence
 
 from quintet.gateway.v1.gateway_service_pb2 import SearchRequest
-from quintet_cli import consistency, degradation, filters, refining, render
-from quintet_cli.commands.ask import mode_of
+from quintet_cli import consistency, degradation, filters, render
+from quintet_cli.arguments import Refining
+from quintet_cli.commands.ask import mode_of, refinement_of
 from quintet_cli.connection import connected
 from quintet_cli.live import Waiting
 from quintet_cli.settings import Settings
@@ -25,7 +26,8 @@ def run(
     fresh: bool,
     after: str | None,
     fail_if_degraded: bool,
-    refine: Sequence[str],
+    refining: Refining,
+    links: int,
     waterfall: bool,
 ) -> None:
     """Search and print the hits, best first."""
@@ -37,7 +39,8 @@ def run(
         mode=mode_of(mode),
         consistency=consistency.required(fresh=fresh, after=after),
         fail_if_degraded=fail_if_degraded,
-        refinement=refining.parsed(refine),
+        refinement=refinement_of(refining),
+        linked_passages=links,
     )
     asyncio.run(_run(settings, request, waterfall))
 
@@ -54,6 +57,7 @@ async def _run(settings: Settings, request: SearchRequest, waterfall: bool) -> N
     if not response.hits:
         out.print(f"nothing in {request.collection} matches")
     render.hits(out, response.hits)
+    render.linked(out, response.linked)
     if waterfall:
         out.print()
         render.waterfall(out, response.trail)

@@ -19,6 +19,7 @@ from quintet_gateway.cache_admin import CacheAdmin
 from quintet_gateway.catalog import Catalog
 from quintet_gateway.chunks import ChunkPlan
 from quintet_gateway.clients import Readiness, Services, open_services
+from quintet_gateway.expansion import LinkExpander
 from quintet_gateway.freshness import Freshness
 from quintet_gateway.ingest import Ingester
 from quintet_gateway.ingest_stream import StreamLimits
@@ -145,6 +146,7 @@ def _servicer(
         refine_candidates=settings.refine_candidates, merged_tokens=settings.merged_tokens
     )
     refiner = Refiner(services, refining, executor)
+    expander = LinkExpander(services)
     questions = Questions(
         catalog,
         freshness,
@@ -184,11 +186,13 @@ def _servicer(
         freshness,
         searcher,
         refiner,
+        expander,
         Asker(
             catalog,
             questions,
             searcher,
             refiner,
+            expander,
             Answerer(services),
             freshness,
             kept,

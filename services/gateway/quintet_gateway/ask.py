@@ -18,6 +18,7 @@ from quintet_gateway.catalog import Catalog, is_extractive
 from quintet_gateway.chain import Chain
 from quintet_gateway.degradation import out_of_time
 from quintet_gateway.events import Collector, events_of
+from quintet_gateway.expansion import LinkExpander, mark
 from quintet_gateway.freshness import Freshness
 from quintet_gateway.kept import Entry, KeptAnswers, Outdated, Served
 from quintet_gateway.near import NearQuestions
@@ -42,6 +43,7 @@ class Asker:
         questions: Questions,
         searcher: Searcher,
         refiner: Refiner,
+        expander: LinkExpander,
         answerer: Answerer,
         freshness: Freshness,
         kept: KeptAnswers,
@@ -52,6 +54,7 @@ class Asker:
         self._questions = questions
         self._searcher = searcher
         self._refiner = refiner
+        self._expander = expander
         self._answerer = answerer
         self._freshness = freshness
         self._kept = kept
@@ -178,10 +181,13 @@ class Asker:
         hits = await self._refiner.refined(
             chain, question.text, found.hits, question.request.refinement, question.passages
         )
+        linked = await self._expander.linked(chain, question.links(), found.vector, hits)
+        hits = [*hits, *(it.hit for it in linked)]
         made = self._answerer.events(chain, question, hits, replaceable=standing is not None)
         try:
             async with aclosing(made) as events:
                 async for event in events:
+                    mark(event.passages_found.passages, linked)
                     # The passages of an answer that may yet be replaced are not told.
                     if standing is not None and event.HasField("passages_found"):
                         held.append(event)

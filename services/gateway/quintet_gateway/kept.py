@@ -3,7 +3,8 @@
 A kept answer holds at the epoch at which it was last found to hold. At another one
 the retriever is asked whether anything was written since that concerns its passages;
 see docs/adr/0005 for the rule. So nothing is ever dropped because of a write, and
-nothing is served that a write concerns.
+nothing is served that a write concerns. An answer for which links were followed holds at
+its epoch alone, since any write may concern them.
 """
 
 from __future__ import annotations
@@ -118,7 +119,8 @@ class KeptAnswers:
                 chain,
                 _as_kept(query, kept),
                 _vector(question, kept),
-                kept.state,
+                # Its state says nothing of the links that it rests on.
+                b"" if question.follows_links else kept.state,
                 replaceable=as_stale,
             )
         except ServiceError as error:
@@ -127,7 +129,10 @@ class KeptAnswers:
             if not as_stale:
                 raise
             return self.stale(chain, entry, "retriever", error, tier)
-        same = not found.invalidated and digest(found.hits) == kept.hits_digest
+        if question.follows_links:
+            same = decode_token(question.collection, found.token) == epoch_of(kept)
+        else:
+            same = not found.invalidated and digest(found.hits) == kept.hits_digest
         if not (found.unchanged or same):
             if key != question.key:
                 return None

@@ -8,6 +8,7 @@ from functools import cached_property
 
 from quintet.gateway.v1 import gateway_service_pb2 as pb
 from quintet.generator.v1 import generator_service_pb2 as generator_pb
+from quintet.retriever.v1 import link_service_pb2 as links_pb
 from quintet.retriever.v1 import retriever_service_pb2 as retriever_pb
 from quintet_gateway.catalog import Catalog, EmbeddingModel
 from quintet_gateway.chain import Chain
@@ -125,6 +126,7 @@ class Question:
             f"{request.temperature} {request.seed if request.HasField('seed') else ''}",
             request.grounded_only,
             request.refinement.SerializeToString(deterministic=True),
+            request.linked_passages,
             repr(self.abstain_below),
             # But for how stale they may be, all decide what is in an answer.
             repr(replace(limits, max_staleness_seconds=0.0)),
@@ -152,6 +154,22 @@ class Question:
             mode=request.mode or retriever_pb.SEARCH_MODE_HYBRID,
             filter=request.filter if request.HasField("filter") else None,
             consistency=consistency,
+        )
+
+    @property
+    def follows_links(self) -> bool:
+        """Whether the answer rests on links too."""
+        return bool(self.request.linked_passages)
+
+    def links(self) -> links_pb.RelatedPassagesRequest:
+        """Return the request for passages that are found through links, which lacks what
+        the search found."""
+        request = self.request
+        return links_pb.RelatedPassagesRequest(
+            collection=request.collection,
+            text=self.text,
+            filter=request.filter if request.HasField("filter") else None,
+            limit=request.linked_passages,
         )
 
 

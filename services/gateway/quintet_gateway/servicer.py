@@ -10,6 +10,7 @@ import grpc
 
 from quintet.gateway.v1 import gateway_service_pb2 as pb
 from quintet.gateway.v1.gateway_service_pb2_grpc import GatewayServiceServicer
+from quintet.retriever.v1 import link_service_pb2 as links_pb
 from quintet.retriever.v1 import retriever_service_pb2 as retriever_pb
 from quintet_gateway import validate
 from quintet_gateway.ask import Asker
@@ -18,6 +19,7 @@ from quintet_gateway.cache_admin import CacheAdmin
 from quintet_gateway.catalog import Catalog
 from quintet_gateway.chain import Chain
 from quintet_gateway.clients import Services
+from quintet_gateway.expansion import LinkExpander
 from quintet_gateway.freshness import Freshness
 from quintet_gateway.ingest import Ingester, new_request_id
 from quintet_gateway.ingest_stream import IngestStream, StreamLimits
@@ -49,6 +51,7 @@ class GatewayServicer(GatewayServiceServicer):
         freshness: Freshness,
         searcher: Searcher,
         refiner: Refiner,
+        expander: LinkExpander,
         asker: Asker,
         ingester: Ingester,
         reembedder: Reembedder,
@@ -66,6 +69,7 @@ class GatewayServicer(GatewayServiceServicer):
         self._freshness = freshness
         self._searcher = searcher
         self._refiner = refiner
+        self._expander = expander
         self._asker = asker
         self._ingester = ingester
         self._reembedder = reembedder
@@ -117,8 +121,20 @@ class GatewayServicer(GatewayServiceServicer):
         hits = await self._refiner.refined(
             chain, request.query, found.hits, request.refinement, wanted
         )
+        linked = await self._expander.linked(
+            chain,
+            links_pb.RelatedPassagesRequest(
+                collection=request.collection,
+                text=request.query,
+                filter=request.filter if request.HasField("filter") else None,
+                limit=request.linked_passages,
+            ),
+            found.vector,
+            hits,
+        )
         return pb.SearchResponse(
             hits=hits,
+            linked=linked,
             mode=found.mode,
             trail=chain.trail(),
             consistency_token=found.token,

@@ -11,6 +11,7 @@ from google.protobuf import struct_pb2
 
 from quintet.gateway.v1 import gateway_service_pb2 as pb
 from quintet.tokenizer.v1 import tokenizer_service_pb2 as tokenizer_pb
+from quintet_gateway.expansion import MAX_LINKED
 from quintet_gateway.refining import MAX_CANDIDATES
 from quintet_servicekit.validation import Checks
 
@@ -46,6 +47,7 @@ def question(request: pb.AskRequest, *, max_chars: int) -> None:
         )
     checks.number("abstain_below", request.abstain_below, least=0, most=1)
     _refinement(checks, request.refinement)
+    checks.number("linked_passages", request.linked_passages, least=0, most=MAX_LINKED)
     checks.done()
 
 
@@ -72,6 +74,7 @@ def query(request: pb.SearchRequest, *, max_chars: int) -> None:
     checks.text("query", request.query, max_chars=max_chars)
     checks.number("k", request.k, least=0, most=MAX_HITS)
     _refinement(checks, request.refinement)
+    checks.number("linked_passages", request.linked_passages, least=0, most=MAX_LINKED)
     checks.done()
 
 

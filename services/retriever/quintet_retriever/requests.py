@@ -157,7 +157,7 @@ def search_request(request: pb.SearchRequest) -> SearchRequest:
         required=mode in (Mode.LEXICAL, Mode.HYBRID),
     )
     if mode in (Mode.DENSE, Mode.HYBRID):
-        _check_packed(checks, "vector", request.vector)
+        check_packed(checks, "vector", request.vector)
     if len(request.known_state) > MAX_STATE_BYTES:
         checks.refuse("known_state", f"must have at most {MAX_STATE_BYTES} bytes")
     checks.done()
@@ -220,7 +220,7 @@ def _chunks(
             checks.refuse(f"{here}.text", "must be the content from start to end, verbatim")
         if not 1 <= chunk.tokens <= MAX_TOKENS:
             checks.refuse(f"{here}.tokens", f"must lie between 1 and {MAX_TOKENS}")
-        _check_packed(checks, f"{here}.vector", chunk.vector)
+        check_packed(checks, f"{here}.vector", chunk.vector)
         start_before = chunk.start
     return chunks
 
@@ -286,7 +286,8 @@ def check_id(checks: Checks, field: str, identifier: str) -> None:
         )
 
 
-def _check_packed(checks: Checks, field: str, data: bytes) -> None:
+def check_packed(checks: Checks, field: str, data: bytes) -> None:
+    """Refuse what is no vector."""
     if not data or len(data) % FLOAT_BYTES:
         checks.refuse(field, "must be packed 32-bit floats")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -13,14 +13,24 @@ from quintet_retriever.links.models import (
     LinkQuery,
     LinkType,
     NewLink,
+    PassageQuery,
     RelatedDocument,
+    RelatedPassage,
     RelatedQuery,
     Seed,
     Status,
     Suggestion,
 )
+from quintet_retriever.links.passages import (
+    FAN_OUT,
+    REACHED,
+    SEED_DOCUMENTS,
+    links_to_new,
+    search_of,
+    stretches_of,
+)
 from quintet_retriever.links.relating import Walk
-from quintet_retriever.models import CollectionKey
+from quintet_retriever.models import CollectionKey, Hit, SearchQuery
 from quintet_servicekit.consistency import Epoch
 from quintet_servicekit.errors import Reason, ServiceError
 
@@ -67,6 +77,9 @@ class LinkStore(Protocol):
         types: Collection[LinkType],
         limit: int,
     ) -> Sequence[tuple[int, Link]]: ...
+    async def best_passages(
+        self, key: CollectionKey, query: SearchQuery, documents: Sequence[str]
+    ) -> Sequence[Hit]: ...
     async def put(
         self, key: CollectionKey, new: NewLink, status: Status, confidence: float | None = None
     ) -> tuple[Epoch, bool] | None: ...
@@ -217,26 +230,50 @@ class LinkEngine:
         """Return the neighbourhood, and whether some links were not followed."""
 
         async def work(key: CollectionKey) -> tuple[list[RelatedDocument], bool]:
-            stretches: dict[str, list[Seed]] = {}
-            for seed in query.seeds:
-                stretches.setdefault(seed.document_id, []).append(seed)
-            known = await self._store.keys(key, list(stretches))
-            if not known:
-                return [], False
-            walk = Walk({known[it]: seeds for it, seeds in stretches.items() if it in known})
-            truncated = False
-            for _ in range(query.hops):
-                if not walk.frontier:
-                    break
-                links = await self._store.neighbours(
-                    key, walk.frontier, query.direction, query.types, query.fan_out + 1
-                )
-                followed = _at_most(links, query.fan_out)
-                truncated |= len(followed) < len(links)
-                walk.step(followed)
-            return walk.ranked(query.limit), truncated
+            return await self._reached(key, stretches_of(query.seeds), query)
 
         return await self._collections.in_collection(collection, work)
+
+    async def related_passages(self, collection: str, query: PassageQuery) -> list[RelatedPassage]:
+        """Return the best passages one link away from what a search found, one a document.
+
+        Raises MODEL_MISMATCH, DIMENSION_MISMATCH or INVALID_FIELD for the vector.
+        """
+        found = stretches_of(query.seeds)
+        step = RelatedQuery(query.seeds, hops=1, fan_out=FAN_OUT, limit=REACHED)
+
+        async def work(key: CollectionKey) -> list[RelatedPassage]:
+            search = search_of(collection, key, query)
+            followed = dict(list(found.items())[:SEED_DOCUMENTS])
+            reached, _ = await self._reached(key, followed, step)
+            links = links_to_new(reached, found)
+            if not links:
+                return []
+            hits = await self._store.best_passages(key, search, list(links))
+            return [RelatedPassage(hit, links[hit.document_id]) for hit in hits]
+
+        return await self._collections.in_collection(collection, work)
+
+    async def _reached(
+        self, key: CollectionKey, seeds: Mapping[str, Sequence[Seed]], query: RelatedQuery
+    ) -> tuple[list[RelatedDocument], bool]:
+        """Return the neighbourhood of the documents `seeds`, and whether some links were not
+        followed."""
+        known = await self._store.keys(key, list(seeds))
+        if not known:
+            return [], False
+        walk = Walk({known[it]: several for it, several in seeds.items() if it in known})
+        truncated = False
+        for _ in range(query.hops):
+            if not walk.frontier:
+                break
+            links = await self._store.neighbours(
+                key, walk.frontier, query.direction, query.types, query.fan_out + 1
+            )
+            followed = _at_most(links, query.fan_out)
+            truncated |= len(followed) < len(links)
+            walk.step(followed)
+        return walk.ranked(query.limit), truncated
 
     async def rename(self, collection: str, old: str, new: str) -> Epoch:
         """Give a document another id. Raises DOCUMENT_EXISTS."""

@@ -6,6 +6,11 @@ import enum
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from quintet_retriever.filters import Condition
+    from quintet_retriever.models import Hit
 
 
 class LinkType(enum.IntEnum):
@@ -190,3 +195,25 @@ class RelatedDocument:
     title: str
     score: float
     path: tuple[Link, ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
+class PassageQuery:
+    """Which passages to find through links. `seeds`: what a search found, best first;
+    `vector` is packed, and empty where passages are chosen by words."""
+
+    seeds: Sequence[Seed]
+    text: str
+    vector: bytes
+    embedding_revision: str
+    condition: Condition | None
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class RelatedPassage:
+    """The best passage of a document, and the link that leads there from a seed, with
+    one place at most."""
+
+    hit: Hit
+    link: Link

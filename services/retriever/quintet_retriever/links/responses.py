@@ -5,7 +5,14 @@ from __future__ import annotations
 from google.protobuf import timestamp_pb2
 
 from quintet.retriever.v1 import link_service_pb2 as pb
-from quintet_retriever.links.models import Link, Occurrence, RelatedDocument, Suggestion
+from quintet_retriever.links.models import (
+    Link,
+    Occurrence,
+    RelatedDocument,
+    RelatedPassage,
+    Suggestion,
+)
+from quintet_retriever.responses import hit_message
 
 
 def link_message(link: Link) -> pb.Link:
@@ -50,6 +57,11 @@ def related_message(related: RelatedDocument) -> pb.RelatedDocument:
         score=related.score,
         path=map(link_message, related.path),
     )
+
+
+def passage_message(found: RelatedPassage) -> pb.RelatedPassage:
+    """Return the message of a passage that was found through a link."""
+    return pb.RelatedPassage(hit=hit_message(found.hit), link=link_message(found.link))
 
 
 def _occurrence_message(place: Occurrence) -> pb.LinkOccurrence:

@@ -12,7 +12,12 @@ from quintet.retriever.v1 import link_service_pb2_grpc as pb_grpc
 from quintet_retriever.links import requests
 from quintet_retriever.links.engine import LinkEngine, Position
 from quintet_retriever.links.models import Link
-from quintet_retriever.links.responses import link_message, related_message, suggestion_message
+from quintet_retriever.links.responses import (
+    link_message,
+    passage_message,
+    related_message,
+    suggestion_message,
+)
 from quintet_retriever.requests import collection_name, page_size
 from quintet_retriever.responses import MAX_PAGE_BYTES
 from quintet_servicekit.consistency import encode_token
@@ -98,6 +103,13 @@ class LinkServicer(pb_grpc.LinkServiceServicer):
         query = requests.related_query(request)
         found, truncated = await self._engine.related(request.collection, query)
         return pb.RelatedResponse(documents=map(related_message, found), truncated=truncated)
+
+    async def RelatedPassages(
+        self, request: pb.RelatedPassagesRequest, context: Context
+    ) -> pb.RelatedPassagesResponse:
+        query = requests.passage_query(request)
+        found = await self._engine.related_passages(request.collection, query)
+        return pb.RelatedPassagesResponse(passages=map(passage_message, found))
 
     async def RenameDocument(
         self, request: pb.RenameDocumentRequest, context: Context

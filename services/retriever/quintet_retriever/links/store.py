@@ -16,7 +16,7 @@ from psycopg.rows import DictRow
 
 from quintet_retriever.database import Database, Operation, Statement
 from quintet_retriever.epoch_sql import WRITE, share_of
-from quintet_retriever.links import reading, suggesting
+from quintet_retriever.links import passages, reading, suggesting
 from quintet_retriever.links.models import (
     Direction,
     Link,
@@ -29,7 +29,7 @@ from quintet_retriever.links.models import (
 )
 from quintet_retriever.links.names import id_name, names_of
 from quintet_retriever.links.parsing import MAX_OCCURRENCES
-from quintet_retriever.models import CollectionKey
+from quintet_retriever.models import CollectionKey, Hit, SearchQuery
 from quintet_retriever.search_sql import index_settings
 from quintet_retriever.settings import Settings
 from quintet_retriever.tables import Tables
@@ -156,6 +156,16 @@ class PostgresLinks:
             reading.neighbours(Tables.of(key.id), keys, direction, types, limit),
         )
         return [(row["near"], _link(row)) for row in rows]
+
+    async def best_passages(
+        self, key: CollectionKey, query: SearchQuery, documents: Sequence[str]
+    ) -> list[Hit]:
+        """Return the best passages of the documents for a query, one each, at most its k."""
+        rows = await self._database.run(
+            Operation("SELECT", "chunk", "SELECT chunk SELECT document"),
+            passages.best_passages(key, query, documents),
+        )
+        return [Hit(start=row.pop("start_char"), end=row.pop("end_char"), **row) for row in rows]
 
     async def put(
         self, key: CollectionKey, new: NewLink, status: Status, confidence: float | None = None

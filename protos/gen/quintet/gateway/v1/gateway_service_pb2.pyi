@@ -15,6 +15,7 @@ from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from quintet.cache.v1 import cache_service_pb2 as _cache_service_pb2
 from quintet.errors.v1 import error_reason_pb2 as _error_reason_pb2
 from quintet.generator.v1 import generator_service_pb2 as _generator_service_pb2
+from quintet.retriever.v1 import link_service_pb2 as _link_service_pb2
 from quintet.retriever.v1 import retriever_service_pb2 as _retriever_service_pb2
 from quintet.status.v1 import status_service_pb2 as _status_service_pb2
 from quintet.tokenizer.v1 import tokenizer_service_pb2 as _tokenizer_service_pb2
@@ -237,6 +238,7 @@ class AskRequest(_message.Message):
     GROUNDED_ONLY_FIELD_NUMBER: _builtins.int
     ABSTAIN_BELOW_FIELD_NUMBER: _builtins.int
     REFINEMENT_FIELD_NUMBER: _builtins.int
+    LINKED_PASSAGES_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """Name of the collection."""
     question: _builtins.str
@@ -270,6 +272,11 @@ class AskRequest(_message.Message):
     abstain_below: _builtins.float
     """Answerability below which the answer is that the documents don't say, 0 to 1. 0:
     none. Absent: the server's default.
+    """
+    linked_passages: _builtins.int
+    """Most further passages, 0 to 10, that are found through links: each is the best one of
+    a document that a passage's document links to, or is linked from. They stand after the
+    others; `Passage.link` tells them apart. Default 0: no link is followed.
     """
     @_builtins.property
     def filter(self) -> _retriever_service_pb2.Filter:
@@ -317,10 +324,11 @@ class AskRequest(_message.Message):
         grounded_only: _builtins.bool = ...,
         abstain_below: _builtins.float | None = ...,
         refinement: Global___Refinement | None = ...,
+        linked_passages: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_abstain_below", b"_abstain_below", "_seed", b"_seed", "_temperature", b"_temperature", "abstain_below", b"abstain_below", "consistency", b"consistency", "filter", b"filter", "max_staleness", b"max_staleness", "refinement", b"refinement", "seed", b"seed", "temperature", b"temperature"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_abstain_below", b"_abstain_below", "_seed", b"_seed", "_temperature", b"_temperature", "abstain_below", b"abstain_below", "cache", b"cache", "collection", b"collection", "consistency", b"consistency", "fail_if_degraded", b"fail_if_degraded", "filter", b"filter", "grounded_only", b"grounded_only", "max_staleness", b"max_staleness", "max_tokens", b"max_tokens", "mode", b"mode", "model", b"model", "passages", b"passages", "question", b"question", "refinement", b"refinement", "seed", b"seed", "temperature", b"temperature", "template", b"template", "turns", b"turns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_abstain_below", b"_abstain_below", "_seed", b"_seed", "_temperature", b"_temperature", "abstain_below", b"abstain_below", "cache", b"cache", "collection", b"collection", "consistency", b"consistency", "fail_if_degraded", b"fail_if_degraded", "filter", b"filter", "grounded_only", b"grounded_only", "linked_passages", b"linked_passages", "max_staleness", b"max_staleness", "max_tokens", b"max_tokens", "mode", b"mode", "model", b"model", "passages", b"passages", "question", b"question", "refinement", b"refinement", "seed", b"seed", "temperature", b"temperature", "template", b"template", "turns", b"turns"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__abstain_below: _TypeAlias = _typing.Literal["abstain_below"]  # noqa: Y015
     _WhichOneofArgType__abstain_below: _TypeAlias = _typing.Literal["_abstain_below", b"_abstain_below"]  # noqa: Y015
@@ -475,6 +483,7 @@ class Passage(_message.Message):
     NUMBER_FIELD_NUMBER: _builtins.int
     HIT_FIELD_NUMBER: _builtins.int
     INSTRUCTIONS_FIELD_NUMBER: _builtins.int
+    LINK_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """Number of the passage in this answer, from 1."""
     @_builtins.property
@@ -487,16 +496,23 @@ class Passage(_message.Message):
         there for people to judge; whether the model was given it is a server setting.
         """
 
+    @_builtins.property
+    def link(self) -> _link_service_pb2.Link:
+        """The link through which it was found, with the sentence in which it stands. Absent for
+        what the search found.
+        """
+
     def __init__(
         self,
         *,
         number: _builtins.int = ...,
         hit: _retriever_service_pb2.Hit | None = ...,
         instructions: _abc.Iterable[Global___InstructionSpan] | None = ...,
+        link: _link_service_pb2.Link | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["hit", b"hit"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["hit", b"hit", "link", b"link"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["hit", b"hit", "instructions", b"instructions", "number", b"number"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hit", b"hit", "instructions", b"instructions", "link", b"link", "number", b"number"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1196,6 +1212,7 @@ class SearchRequest(_message.Message):
     CONSISTENCY_FIELD_NUMBER: _builtins.int
     FAIL_IF_DEGRADED_FIELD_NUMBER: _builtins.int
     REFINEMENT_FIELD_NUMBER: _builtins.int
+    LINKED_PASSAGES_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """Name of the collection."""
     query: _builtins.str
@@ -1206,6 +1223,8 @@ class SearchRequest(_message.Message):
     """How hits are found. Default: hybrid."""
     fail_if_degraded: _builtins.bool
     """Whether degraded hits must not be served; as in AskRequest."""
+    linked_passages: _builtins.int
+    """Most further passages that are found through links; as in AskRequest."""
     @_builtins.property
     def filter(self) -> _retriever_service_pb2.Filter:
         """Only documents whose metadata match. Absent: all."""
@@ -1229,10 +1248,11 @@ class SearchRequest(_message.Message):
         consistency: _retriever_service_pb2.Consistency | None = ...,
         fail_if_degraded: _builtins.bool = ...,
         refinement: Global___Refinement | None = ...,
+        linked_passages: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["consistency", b"consistency", "filter", b"filter", "refinement", b"refinement"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "consistency", b"consistency", "fail_if_degraded", b"fail_if_degraded", "filter", b"filter", "k", b"k", "mode", b"mode", "query", b"query", "refinement", b"refinement"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "consistency", b"consistency", "fail_if_degraded", b"fail_if_degraded", "filter", b"filter", "k", b"k", "linked_passages", b"linked_passages", "mode", b"mode", "query", b"query", "refinement", b"refinement"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1251,6 +1271,7 @@ class SearchResponse(_message.Message):
     DEGRADATIONS_FIELD_NUMBER: _builtins.int
     EXHAUSTED_FIELD_NUMBER: _builtins.int
     COMPARED_ALL_FIELD_NUMBER: _builtins.int
+    LINKED_FIELD_NUMBER: _builtins.int
     mode: _retriever_service_pb2.SearchMode.ValueType
     """The mode that was used; never unspecified."""
     consistency_token: _builtins.str
@@ -1273,6 +1294,10 @@ class SearchResponse(_message.Message):
     def degradations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Degradation]:
         """What is not as it was asked for. Empty: all is."""
 
+    @_builtins.property
+    def linked(self) -> _containers.RepeatedCompositeFieldContainer[_link_service_pb2.RelatedPassage]:
+        """What was found through links, the best first; only with `linked_passages`."""
+
     def __init__(
         self,
         *,
@@ -1283,10 +1308,11 @@ class SearchResponse(_message.Message):
         degradations: _abc.Iterable[Global___Degradation] | None = ...,
         exhausted: _builtins.bool = ...,
         compared_all: _builtins.bool = ...,
+        linked: _abc.Iterable[_link_service_pb2.RelatedPassage] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["trail", b"trail"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["compared_all", b"compared_all", "consistency_token", b"consistency_token", "degradations", b"degradations", "exhausted", b"exhausted", "hits", b"hits", "mode", b"mode", "trail", b"trail"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compared_all", b"compared_all", "consistency_token", b"consistency_token", "degradations", b"degradations", "exhausted", b"exhausted", "hits", b"hits", "linked", b"linked", "mode", b"mode", "trail", b"trail"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

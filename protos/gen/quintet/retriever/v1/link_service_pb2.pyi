@@ -11,6 +11,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from quintet.retriever.v1 import retriever_service_pb2 as _retriever_service_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -567,7 +568,7 @@ class SuggestLinksRequest(_message.Message):
     limit: _builtins.int
     """Most suggestions, 1 to 50. 0: 10."""
     min_confidence: _builtins.float
-    """Least confidence, 0 to 1. Absent: 0.5."""
+    """Least confidence, 0 to 1. Absent: 0.6."""
     def __init__(
         self,
         *,
@@ -877,6 +878,117 @@ class RelatedResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RelatedResponse: _TypeAlias = RelatedResponse  # noqa: Y015
+
+@_typing.final
+class RelatedPassagesRequest(_message.Message):
+    """Request of RelatedPassages."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: _builtins.int
+    SEEDS_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    VECTOR_FIELD_NUMBER: _builtins.int
+    EMBEDDING_REVISION_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    collection: _builtins.str
+    """Name of the collection."""
+    text: _builtins.str
+    """The question's words, at most 10,000 characters. Passages are chosen by them only
+    where there is no vector.
+    """
+    vector: _builtins.bytes
+    """The question's vector, packed as in Chunk. Empty: passages are chosen by words."""
+    embedding_revision: _builtins.str
+    """Revision of the embedding model that made the vector; as in SearchRequest."""
+    limit: _builtins.int
+    """Most passages to return, 1 to 50. 0: 3."""
+    @_builtins.property
+    def seeds(self) -> _containers.RepeatedCompositeFieldContainer[Global___RelatedRequest.Seed]:
+        """What a search found, the best first, 1 to 200. The links of the first 10 documents
+        are followed both ways, at most 25 of a document and direction; none of the
+        documents is in the response. Those that are not there are left out.
+        """
+
+    @_builtins.property
+    def filter(self) -> _retriever_service_pb2.Filter:
+        """Only passages of documents whose metadata match. Absent: all."""
+
+    def __init__(
+        self,
+        *,
+        collection: _builtins.str = ...,
+        seeds: _abc.Iterable[Global___RelatedRequest.Seed] | None = ...,
+        text: _builtins.str = ...,
+        vector: _builtins.bytes = ...,
+        embedding_revision: _builtins.str = ...,
+        filter: _retriever_service_pb2.Filter | None = ...,
+        limit: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "embedding_revision", b"embedding_revision", "filter", b"filter", "limit", b"limit", "seeds", b"seeds", "text", b"text", "vector", b"vector"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RelatedPassagesRequest: _TypeAlias = RelatedPassagesRequest  # noqa: Y015
+
+@_typing.final
+class RelatedPassage(_message.Message):
+    """A passage that was found through a link."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HIT_FIELD_NUMBER: _builtins.int
+    LINK_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def hit(self) -> _retriever_service_pb2.Hit:
+        """The passage; its score is the cosine, or without a vector the words' score."""
+
+    @_builtins.property
+    def link(self) -> Global___Link:
+        """The link between its document and a seed, whichever way it goes, with one
+        place: in the seed's stretch, if it stands there.
+        """
+
+    def __init__(
+        self,
+        *,
+        hit: _retriever_service_pb2.Hit | None = ...,
+        link: Global___Link | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["hit", b"hit", "link", b"link"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hit", b"hit", "link", b"link"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RelatedPassage: _TypeAlias = RelatedPassage  # noqa: Y015
+
+@_typing.final
+class RelatedPassagesResponse(_message.Message):
+    """Response of RelatedPassages."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PASSAGES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def passages(self) -> _containers.RepeatedCompositeFieldContainer[Global___RelatedPassage]:
+        """One passage a document, the best for the question first."""
+
+    def __init__(
+        self,
+        *,
+        passages: _abc.Iterable[Global___RelatedPassage] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["passages", b"passages"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RelatedPassagesResponse: _TypeAlias = RelatedPassagesResponse  # noqa: Y015
 
 @_typing.final
 class RenameDocumentRequest(_message.Message):

@@ -87,6 +87,11 @@ class LinkServiceStub(object):
                 request_serializer=quintet_dot_retriever_dot_v1_dot_link__service__pb2.RelatedRequest.SerializeToString,
                 response_deserializer=quintet_dot_retriever_dot_v1_dot_link__service__pb2.RelatedResponse.FromString,
                 _registered_method=True)
+        self.RelatedPassages = channel.unary_unary(
+                '/quintet.retriever.v1.LinkService/RelatedPassages',
+                request_serializer=quintet_dot_retriever_dot_v1_dot_link__service__pb2.RelatedPassagesRequest.SerializeToString,
+                response_deserializer=quintet_dot_retriever_dot_v1_dot_link__service__pb2.RelatedPassagesResponse.FromString,
+                _registered_method=True)
         self.RenameDocument = channel.unary_unary(
                 '/quintet.retriever.v1.LinkService/RenameDocument',
                 request_serializer=quintet_dot_retriever_dot_v1_dot_link__service__pb2.RenameDocumentRequest.SerializeToString,
@@ -168,6 +173,14 @@ class LinkServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RelatedPassages(self, request, context):
+        """Finds, for a question, the best passages of documents that are one link away from
+        passages that a search found.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RenameDocument(self, request, context):
         """Gives a document another id; its chunks stay. It keeps its former names, after those
         of other documents, so that links to it still lead to it.
@@ -218,6 +231,11 @@ def add_LinkServiceServicer_to_server(servicer, server):
                     servicer.Related,
                     request_deserializer=quintet_dot_retriever_dot_v1_dot_link__service__pb2.RelatedRequest.FromString,
                     response_serializer=quintet_dot_retriever_dot_v1_dot_link__service__pb2.RelatedResponse.SerializeToString,
+            ),
+            'RelatedPassages': grpc.unary_unary_rpc_method_handler(
+                    servicer.RelatedPassages,
+                    request_deserializer=quintet_dot_retriever_dot_v1_dot_link__service__pb2.RelatedPassagesRequest.FromString,
+                    response_serializer=quintet_dot_retriever_dot_v1_dot_link__service__pb2.RelatedPassagesResponse.SerializeToString,
             ),
             'RenameDocument': grpc.unary_unary_rpc_method_handler(
                     servicer.RenameDocument,
@@ -454,6 +472,33 @@ class LinkService(object):
             '/quintet.retriever.v1.LinkService/Related',
             quintet_dot_retriever_dot_v1_dot_link__service__pb2.RelatedRequest.SerializeToString,
             quintet_dot_retriever_dot_v1_dot_link__service__pb2.RelatedResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RelatedPassages(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/quintet.retriever.v1.LinkService/RelatedPassages',
+            quintet_dot_retriever_dot_v1_dot_link__service__pb2.RelatedPassagesRequest.SerializeToString,
+            quintet_dot_retriever_dot_v1_dot_link__service__pb2.RelatedPassagesResponse.FromString,
             options,
             channel_credentials,
             insecure,

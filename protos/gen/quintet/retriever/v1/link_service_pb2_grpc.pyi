@@ -68,6 +68,10 @@ class LinkServiceStub:
     """
     Related: _grpc.UnaryUnaryMultiCallable[_link_service_pb2.RelatedRequest, _link_service_pb2.RelatedResponse]
     """Finds the documents that links lead to, and come from, over at most two steps."""
+    RelatedPassages: _grpc.UnaryUnaryMultiCallable[_link_service_pb2.RelatedPassagesRequest, _link_service_pb2.RelatedPassagesResponse]
+    """Finds, for a question, the best passages of documents that are one link away from
+    passages that a search found.
+    """
     RenameDocument: _grpc.UnaryUnaryMultiCallable[_link_service_pb2.RenameDocumentRequest, _link_service_pb2.RenameDocumentResponse]
     """Gives a document another id; its chunks stay. It keeps its former names, after those
     of other documents, so that links to it still lead to it.
@@ -111,6 +115,10 @@ class LinkServiceAsyncStub(LinkServiceStub):
     """
     Related: _aio.UnaryUnaryMultiCallable[_link_service_pb2.RelatedRequest, _link_service_pb2.RelatedResponse]  # type: ignore[assignment]
     """Finds the documents that links lead to, and come from, over at most two steps."""
+    RelatedPassages: _aio.UnaryUnaryMultiCallable[_link_service_pb2.RelatedPassagesRequest, _link_service_pb2.RelatedPassagesResponse]  # type: ignore[assignment]
+    """Finds, for a question, the best passages of documents that are one link away from
+    passages that a search found.
+    """
     RenameDocument: _aio.UnaryUnaryMultiCallable[_link_service_pb2.RenameDocumentRequest, _link_service_pb2.RenameDocumentResponse]  # type: ignore[assignment]
     """Gives a document another id; its chunks stay. It keeps its former names, after those
     of other documents, so that links to it still lead to it.
@@ -199,6 +207,16 @@ class LinkServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_link_service_pb2.RelatedResponse, _abc.Awaitable[_link_service_pb2.RelatedResponse]]:
         """Finds the documents that links lead to, and come from, over at most two steps."""
+
+    @_abc_1.abstractmethod
+    def RelatedPassages(
+        self,
+        request: _link_service_pb2.RelatedPassagesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_link_service_pb2.RelatedPassagesResponse, _abc.Awaitable[_link_service_pb2.RelatedPassagesResponse]]:
+        """Finds, for a question, the best passages of documents that are one link away from
+        passages that a search found.
+        """
 
     @_abc_1.abstractmethod
     def RenameDocument(
