@@ -36,6 +36,7 @@ TEXTS = (
     "Rivers carry sand to the sea. Deltas grow where they slow down.",
     "Où est la bibliothèque? 图书馆在哪里? Где библиотека?",
     "honey",
+    "See [[document-3]] and [the moon](document-2.md#air); [[nothing]] is known of the rest.",
 )
 
 _SELDOM = {"page_token": 0.3, "known_state": 0.5, "filter": 0.3, "template": 0.1}
@@ -90,6 +91,9 @@ class Lexicon:
             # Few, so that requests are repeated, and others come under the same id.
             "request_id": _of("", "", *(str(UUID(int=number)) for number in range(9))),
             "ids": _of(0, 1, 101, 102, 2_000),
+            "source_id": _of(*IDS[:10]),
+            "target_id": _of(*IDS[:10]),
+            "note": _of("", "Both are about honey."),
             "other": _of(*SCRATCH),
             "beside": _of("", "", *SCRATCH),
             "least_overlap": _of(0.0, 0.0, 0.5, 1.0),

@@ -227,7 +227,10 @@ def checks(journal: Journal) -> list[Check]:
 
 def _run_alone(options: Options, tell: Tell) -> Sequence[Check]:
     with own_stack() as stack:
-        return checks(asyncio.run(run(stack, options.amount, options.seed, tell)))
+        try:
+            return checks(asyncio.run(run(stack, options.amount, options.seed, tell)))
+        except BrokenError as error:
+            raise BrokenError(f"{error}\n{vitals.logged(stack)}") from None
 
 
 SUITE = Suite("fuzz", 20_000, "calls", _run_alone)

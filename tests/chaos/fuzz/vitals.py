@@ -71,6 +71,13 @@ def _children(pid: int) -> list[int]:
     ]
 
 
+def logged(stack: TestStack) -> str:
+    """Return what the services logged last of errors that nobody foresaw."""
+    logs = (stack.state_dir / "logs" / f"{name}.log" for name in SERVICES)
+    lines = [line for log in logs for line in log.read_text(encoding="utf-8").splitlines()]
+    return "\n".join([line for line in lines if '"unexpected error"' in line][-3:])
+
+
 async def at_rest(stack: TestStack, seconds: float) -> str:
     """Wait until no call and no SQL statement is under way; return what still is then."""
     left = "nobody looked"
