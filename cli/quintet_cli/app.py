@@ -19,9 +19,7 @@ from quintet_cli.arguments import (
     CacheChoice,
     CacheOption,
     Chat,
-    Collapse,
     Collection,
-    Diverse,
     DocumentId,
     FailIfDegraded,
     Faults,
@@ -30,15 +28,12 @@ from quintet_cli.arguments import (
     GroundedOnly,
     Links,
     MaxStaleness,
-    Merge,
     Mode,
     Model,
     ModeOption,
     Passages,
-    PerDocument,
     Question,
-    Refining,
-    Rerank,
+    Refine,
     Waterfall,
     Yes,
 )
@@ -119,11 +114,7 @@ def ask(
     fail_if_degraded: FailIfDegraded = False,
     max_staleness: MaxStaleness = None,
     grounded_only: GroundedOnly = False,
-    rerank: Rerank = False,
-    collapse: Collapse = None,
-    diverse: Diverse = None,
-    per_document: PerDocument = 0,
-    merge: Merge = False,
+    refine: Refine = None,
     links: Links = 0,
     chat: Chat = False,
     waterfall: Waterfall = False,
@@ -149,13 +140,7 @@ def ask(
         fail_if_degraded=fail_if_degraded,
         max_staleness=max_staleness,
         grounded_only=grounded_only,
-        refining=Refining(
-            rerank=rerank,
-            collapse=collapse,
-            diverse=diverse,
-            per_document=per_document,
-            merge=merge,
-        ),
+        refine=refine or (),
         links=links,
     )
     command_ask.run(
@@ -174,11 +159,7 @@ def search(
     fresh: Fresh = False,
     after: After = None,
     fail_if_degraded: FailIfDegraded = False,
-    rerank: Rerank = False,
-    collapse: Collapse = None,
-    diverse: Diverse = None,
-    per_document: PerDocument = 0,
-    merge: Merge = False,
+    refine: Refine = None,
     links: Links = 0,
     waterfall: Waterfall = False,
 ) -> None:
@@ -195,13 +176,7 @@ def search(
         fresh=fresh,
         after=after,
         fail_if_degraded=fail_if_degraded,
-        refining=Refining(
-            rerank=rerank,
-            collapse=collapse,
-            diverse=diverse,
-            per_document=per_document,
-            merge=merge,
-        ),
+        refine=refine or (),
         links=links,
         waterfall=waterfall,
     )
@@ -320,6 +295,8 @@ def cache_explain(
     cache: CacheOption = CacheChoice.DEFAULT,
     fresh: Fresh = False,
     after: After = None,
+    refine: Refine = None,
+    links: Links = 0,
 ) -> None:
     """Tell whether a question would get a kept answer, and why; nothing is asked."""
     from quintet_cli.commands import cache as command_cache
@@ -334,6 +311,8 @@ def cache_explain(
         cache=cache,
         fresh=fresh,
         after=after,
+        refine=refine or (),
+        links=links,
     )
     command_cache.explain(settings, asked)
 
@@ -366,6 +345,8 @@ def cache_purge(
     model: Model = "",
     filters: Filters = None,
     mode: ModeOption = Mode.HYBRID,
+    refine: Refine = None,
+    links: Links = 0,
     yes: Yes = False,
 ) -> None:
     """Drop what is kept of a question, a document or a collection, or everything."""
@@ -384,6 +365,8 @@ def cache_purge(
         model=model,
         conditions=filters or (),
         mode=mode,
+        refine=refine or (),
+        links=links,
     )
     command_purge.run(
         settings,

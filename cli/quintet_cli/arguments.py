@@ -55,17 +55,6 @@ class GraphFormat(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Refining:
-    """How what is found is refined; see the contract's Refinement."""
-
-    rerank: bool = False
-    collapse: float | None = None
-    diverse: float | None = None
-    per_document: int = 0
-    merge: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
     """A question as the command line gives it."""
 
@@ -84,7 +73,8 @@ class Asked:
     max_staleness: float | None = None
     """Seconds."""
     grounded_only: bool = False
-    refining: Refining | None = None
+    refine: Sequence[str] = ()
+    """Steps; see `refining.parsed`."""
     links: int = 0
 
 
@@ -140,32 +130,16 @@ MaxStaleness = Annotated[
 GroundedOnly = Annotated[
     bool, typer.Option("--grounded-only", help="Leave out sentences that no passage supports.")
 ]
-Rerank = Annotated[
-    bool, typer.Option("--rerank", help="Have the embedder order what is found anew.")
-]
-Collapse = Annotated[
-    float | None,
+Refine = Annotated[
+    list[str] | None,
     typer.Option(
-        metavar="SIMILARITY",
-        min=0,
-        max=1,
-        help="Drop what repeats a better passage: 0.7 is a near-duplicate, 1 the same words.",
+        metavar="STEP",
+        help="What is done with what is found, before the best is taken: rerank (the embedder "
+        "orders it anew), collapse=0.7 (near-duplicates go), diverse=0.7 (the less, the more "
+        "different), per-document=2 (passages at most), merge (neighbours become one); "
+        "candidates=50 is how much is found for it. Can be given again.",
+        show_default=False,
     ),
-]
-Diverse = Annotated[
-    float | None,
-    typer.Option(
-        metavar="LAMBDA",
-        min=0,
-        max=1,
-        help="Prefer passages that say something new: 1 not at all, 0.7 somewhat.",
-    ),
-]
-PerDocument = Annotated[
-    int, typer.Option(min=0, max=200, help="Most passages of one document; 0: any number.")
-]
-Merge = Annotated[
-    bool, typer.Option("--merge", help="Make one passage of chunks that overlap or touch.")
 ]
 Links = Annotated[
     int,

@@ -154,7 +154,8 @@ class TestAsk:
     ) -> None:
         gateway.replies["AskStream"] = list(ANSWER)
         gateway.replies["Search"] = pb.SearchResponse()
-        options = "--rerank --collapse 0.7 --diverse 0.6 --per-document 2 --merge".split()
+        steps = ("rerank", "collapse=0.7", "diverse=0.6", "per-document=2", "merge")
+        options = [it for step in steps for it in ("--refine", step)]
         for command in ("ask", "search"):
             assert quintet(command, "What is nonlocal?", *options).status == 0
         refinement = pb.Refinement(
@@ -168,6 +169,16 @@ class TestAsk:
         assert asked.refinement == searched.refinement == refinement
         assert quintet("search", "What is nonlocal?").status == 0
         assert not gateway.asked("Search")[-1].HasField("refinement")
+
+    @pytest.mark.parametrize(
+        "step", ["", "sort", "rerank=1", "diverse", "diverse=2", "collapse=nan", "per-document=0"]
+    )
+    def test_a_step_that_is_none_is_not_sent(
+        self, quintet: Quintet, gateway: RecordedGateway, step: str
+    ) -> None:
+        ran = quintet("search", "What is nonlocal?", "--refine", step)
+        assert (ran.status, gateway.requests) == (2, [])
+        assert "is no step of a refinement" in ran.err
 
     def test_faults_are_asked_for_in_the_calls_metadata(
         self, quintet: Quintet, gateway: RecordedGateway

@@ -15,13 +15,12 @@ from quintet.gateway.v1.gateway_service_pb2 import (
     AskResponse,
     AskStreamResponse,
     CachePolicy,
-    Refinement,
     Turn,
 )
 from quintet.retriever.v1.retriever_service_pb2 import SearchMode
-from quintet_cli import consistency, degradation, filters, render
+from quintet_cli import consistency, degradation, filters, refining, render
 from quintet_cli.answering import answer
-from quintet_cli.arguments import Asked, Refining
+from quintet_cli.arguments import Asked
 from quintet_cli.commands import trace
 from quintet_cli.connection import Gateway, connected
 from quintet_cli.errors import CliError
@@ -68,7 +67,7 @@ def _header_of(faults: Sequence[str]) -> str:
 def request_of(asked: Asked) -> AskRequest:
     """Return a question in the contract's form.
 
-    Raises `CliError` (usage) for a filter that is none and for two consistencies.
+    Raises `CliError` (usage) for a filter or a step that is none, and for two consistencies.
     """
     policy = "UNSPECIFIED" if asked.cache == "default" else asked.cache.upper()
     return AskRequest(
@@ -83,21 +82,8 @@ def request_of(asked: Asked) -> AskRequest:
         fail_if_degraded=asked.fail_if_degraded,
         max_staleness=degradation.staleness(asked.max_staleness),
         grounded_only=asked.grounded_only,
-        refinement=refinement_of(asked.refining),
+        refinement=refining.parsed(asked.refine),
         linked_passages=asked.links,
-    )
-
-
-def refinement_of(refining: Refining | None) -> Refinement | None:
-    """Return a refinement in the contract's form; None where nothing is asked of it."""
-    if refining is None or refining == Refining():
-        return None
-    return Refinement(
-        rerank=refining.rerank,
-        collapse_similarity=refining.collapse,
-        mmr_lambda=refining.diverse,
-        max_per_document=refining.per_document,
-        merge_neighbours=refining.merge,
     )
 
 

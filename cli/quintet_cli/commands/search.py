@@ -6,9 +6,8 @@ import asyncio
 from collections.abc import Sequence
 
 from quintet.gateway.v1.gateway_service_pb2 import SearchRequest
-from quintet_cli import consistency, degradation, filters, render
-from quintet_cli.arguments import Refining
-from quintet_cli.commands.ask import mode_of, refinement_of
+from quintet_cli import consistency, degradation, filters, refining, render
+from quintet_cli.commands.ask import mode_of
 from quintet_cli.connection import connected
 from quintet_cli.live import Waiting
 from quintet_cli.settings import Settings
@@ -26,7 +25,7 @@ def run(
     fresh: bool,
     after: str | None,
     fail_if_degraded: bool,
-    refining: Refining,
+    refine: Sequence[str],
     links: int,
     waterfall: bool,
 ) -> None:
@@ -39,7 +38,7 @@ def run(
         mode=mode_of(mode),
         consistency=consistency.required(fresh=fresh, after=after),
         fail_if_degraded=fail_if_degraded,
-        refinement=refinement_of(refining),
+        refinement=refining.parsed(refine),
         linked_passages=links,
     )
     asyncio.run(_run(settings, request, waterfall))

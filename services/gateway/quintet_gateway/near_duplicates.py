@@ -34,6 +34,11 @@ def near_duplicates(texts: Sequence[str], threshold: float) -> dict[int, int]:
     return repeated
 
 
+def similarity(one: str, other: str) -> float:
+    """Return how much two texts repeat each other, 0 to 1, as `near_duplicates` has it."""
+    return _jaccard(_shingles(one), _shingles(other))
+
+
 def _shingles(text: str) -> frozenset[tuple[str, ...]]:
     words = [word.casefold() for word in WORD.findall(text)[:_MOST_WORDS]]
     last = max(1, len(words) - _WORDS + 1)
