@@ -160,6 +160,15 @@ class CollectionStore:
             # As those who make or delete one of a name; in one order, lest two wait for
             # each other.
             *(_hold_name(each) for each in sorted((name, other))),
+            # Waits for writers of either, who hold a share of its row: what is carried over
+            # must not go meanwhile.
+            Statement(
+                sql.SQL(
+                    "SELECT FROM retriever.collection WHERE name IN (%(name)s, %(other)s)"
+                    " ORDER BY name FOR UPDATE"
+                ),
+                {"name": name, "other": other},
+            ),
             Statement(
                 sql.SQL("SELECT retriever.carry_links(%(name)s, %(other)s)"),
                 {"name": name, "other": other},

@@ -186,12 +186,15 @@ class Engine:
 
         Raises COLLECTION_NOT_FOUND, or CONFLICT if `name` was written since `expected`.
         """
-        epochs = await self._store.switch_collections(name, other, expected)
+        try:
+            epochs = await self._store.switch_collections(name, other, expected)
+        except CollectionGoneError:
+            epochs = None
         if epochs is None:
             # Says which of them.
             for each in (name, other):
                 await self.get_collection(each)
-            raise _no_collection(name)
+            raise ServiceError(Reason.CONFLICT, "a collection is being replaced; repeat the call")
         for each, epoch in epochs.items():
             self._keys.pop(each, None)
             await self._news.announce(each, epoch)

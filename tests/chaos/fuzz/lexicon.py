@@ -91,8 +91,10 @@ class Lexicon:
             # Few, so that requests are repeated, and others come under the same id.
             "request_id": _of("", "", *(str(UUID(int=number)) for number in range(9))),
             "ids": _of(0, 1, 101, 102, 2_000),
-            "source_id": _of(*IDS[:10]),
-            "target_id": _of(*IDS[:10]),
+            # Few, so that links are deleted that were made.
+            "source_id": _of(*IDS[:3]),
+            "target_id": _of(*IDS[:3]),
+            "new_id": lambda rng: f"document-{rng.randrange(80)}",
             "note": _of("", "Both are about honey."),
             "other": _of(*SCRATCH),
             "beside": _of("", "", *SCRATCH),
