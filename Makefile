@@ -5,12 +5,12 @@
 #   EVAL=…            names of sets for `make eval`; all without it
 #   TORCH_BACKEND=…   cpu (default), or what uv knows: auto, cu130, …
 
-.PHONY: install dev-install demo up test chaos bench eval eval-answers lint types protos protos-check check clean
+.PHONY: install dev-install demo up test chaos bench eval eval-answers lint types protos protos-check k8s check clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1	/p' Makefile | expand -t 16
 
 install: ## Quintet and all that it needs, in .venv
 	@deploy/local/install.sh
@@ -55,6 +55,9 @@ protos: ## generate the Python code of the contracts anew
 
 protos-check: dev-install ## contracts: style, format, compatibility, generated code
 	@sh deploy/local/check_protos.sh
+
+k8s: dev-install ## the manifests of deploy/k8s: schemas of three Kubernetes versions, checkov
+	@sh deploy/k8s/check.sh
 
 check: lint types protos-check test ## everything that a change must pass
 

@@ -137,6 +137,9 @@ class RunningServer:
     async def __aenter__(self) -> RunningServer:
         settings = self._settings
         await self._set_health(serving=False)
+        # Health under its own name says that the process answers, whatever it waits for:
+        # an orchestrator that restarts by it restarts nobody for an absent database.
+        await self._health.set(health.SERVICE_NAME, health_pb2.HealthCheckResponse.SERVING)
         self.port = self._server.add_insecure_port(f"{settings.host}:{settings.port}")
         self._metrics = telemetry.serve_metrics(settings.host, settings.metrics_port)
         self.metrics_port = self._metrics.server_port

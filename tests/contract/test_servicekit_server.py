@@ -285,6 +285,21 @@ async def test_health_follows_the_dependencies() -> None:
         watch.cancel()
 
 
+async def test_a_server_without_its_dependencies_says_that_it_lives() -> None:
+    serving_status = health_pb2.HealthCheckResponse
+    check = raising(ServiceError(Reason.DEPENDENCY_UNAVAILABLE, "gone"))
+    settings = ServiceSettings(lame_duck_seconds=0, drain_seconds=0)
+    async with (
+        RunningServer(settings, application(Scripted(nothing), check)) as server,
+        grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel,
+    ):
+        health = health_pb2_grpc.HealthStub(channel)
+        of_service = health_pb2.HealthCheckRequest(service=SERVICE)
+        of_process = health_pb2.HealthCheckRequest(service="grpc.health.v1.Health")
+        assert (await health.Check(of_service)).status == serving_status.NOT_SERVING
+        assert (await health.Check(of_process)).status == serving_status.SERVING
+
+
 async def test_a_call_in_flight_finishes_while_the_server_drains() -> None:
     began, finish = asyncio.Event(), asyncio.Event()
 
