@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import yaml
@@ -52,11 +52,11 @@ def pods(overlay: str) -> dict[str, Manifest]:
 
 def container(pod: Manifest) -> Manifest:
     (only,) = pod["spec"]["containers"]
-    return only
+    return cast(Manifest, only)
 
 
 def labels(pod: Manifest) -> dict[str, str]:
-    return pod["metadata"]["labels"]
+    return cast(dict[str, str], pod["metadata"]["labels"])
 
 
 def selected(overlay: str, selector: Manifest) -> set[str]:
@@ -83,7 +83,8 @@ def variables(overlay: str, name: str) -> dict[str, str]:
 
 def settings_class(name: str) -> type[ServiceSettings]:
     module = import_module(f"quintet_{name}.settings")
-    return module.GeneratorSettings if name == "generator" else module.Settings
+    found = module.GeneratorSettings if name == "generator" else module.Settings
+    return cast(type[ServiceSettings], found)
 
 
 def settings(overlay: str, name: str, monkeypatch: MonkeyPatch) -> ServiceSettings:
