@@ -344,3 +344,12 @@ async def test_status_names_every_service_and_its_models(stack: TestStack) -> No
     assert {it.breaker.state for it in states.values()} == {pb.BREAKER_STATE_CLOSED}
     assert states["embedder"].models == ["all-MiniLM-L6-v2"]
     assert set(states["generator"].models) == {"extractive", "smollm2-135m-instruct"}
+
+
+async def test_what_a_question_quotes_need_not_stand_in_a_passage(stack: TestStack) -> None:
+    bees = pb.Document(id="bees", content="Bees make honey. Honey is sweet.")
+    async with gateway_stub(stack.gateway) as stub, new_collection(stub, [bees]) as name:
+        question = 'What do "honey bees" make?'
+        assert "honey" in (await stub.Ask(pb.AskRequest(collection=name, question=question))).answer
+        request = pb.SearchRequest(collection=name, query=question)
+        assert not (await stub.Search(request)).hits

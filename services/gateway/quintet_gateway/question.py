@@ -23,6 +23,9 @@ METHOD_VERSION = 2
 are not served any more."""
 
 
+_UNQUOTED = str.maketrans(dict.fromkeys('"“”', " "))
+
+
 @dataclass(frozen=True, slots=True)
 class AskLimits:
     """Bounds of a prompt; see the settings of the same names."""
@@ -149,7 +152,9 @@ class Question:
         request = self.request
         return Query(
             collection=request.collection,
-            text=self.text,
+            # Who quotes in a question does not ask for these very words, as a search's
+            # caller does: passages that say it in others answer it, too.
+            text=self.text.translate(_UNQUOTED).strip() or self.text,
             k=candidates(request.refinement, self.passages, self.limits.refining),
             mode=request.mode or retriever_pb.SEARCH_MODE_HYBRID,
             filter=request.filter if request.HasField("filter") else None,

@@ -242,7 +242,9 @@ class AskRequest(_message.Message):
     collection: _builtins.str
     """Name of the collection."""
     question: _builtins.str
-    """The question, 1 to 4,000 characters, valid UTF-8 without NUL, not blank."""
+    """The question, 1 to 4,000 characters, valid UTF-8 without NUL, not blank. What it
+    quotes need not stand in a passage, other than in Search.
+    """
     passages: _builtins.int
     """Most passages to answer from, 1 to 50. 0: the server's default (5)."""
     mode: _retriever_service_pb2.SearchMode.ValueType
