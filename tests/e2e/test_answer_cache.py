@@ -103,6 +103,17 @@ async def test_a_new_document_that_belongs_to_the_passages_is_in_the_next_answer
     assert {"bees", "more"} == {it.hit.document_id for it in answer.passages}
 
 
+async def test_a_kept_answer_to_a_question_that_quotes_is_looked_at_like_a_new_one(
+    stub: Any,
+) -> None:
+    async with new_collection(stub, [BEES]) as name:
+        question = ask(name, question='What do "honey bees" make?')
+        await stub.Ask(question)
+        await put(stub, name, CATS)
+        again = await stub.Ask(question)
+    assert "honey" in again.answer
+
+
 async def test_an_unrelated_write_leaves_an_answer_in_place(stub: Any) -> None:
     """The passages are as many as the request wants, and the new chunk ranks below."""
     bees = [

@@ -21,7 +21,7 @@ from quintet.retriever.v1 import retriever_service_pb2 as retriever_pb
 from quintet_gateway.chain import Chain
 from quintet_gateway.degradation import out_of_time
 from quintet_gateway.freshness import Freshness
-from quintet_gateway.question import Question
+from quintet_gateway.question import Question, searched_for
 from quintet_gateway.searching import Found, Query, QueryVector, Searcher
 from quintet_servicekit import cache
 from quintet_servicekit.cache.use import CacheUse, UseOutcome, note_use
@@ -260,7 +260,7 @@ def _at(kept: kept_pb.KeptAnswer, collection: str, found: Found) -> kept_pb.Kept
 
 
 def _as_kept(query: Query, kept: kept_pb.KeptAnswer) -> Query:
-    return replace(query, text=kept.question)
+    return replace(query, text=searched_for(kept.question))
 
 
 def _vector(question: Question, kept: kept_pb.KeptAnswer) -> QueryVector | None:

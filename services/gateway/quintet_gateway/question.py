@@ -152,9 +152,7 @@ class Question:
         request = self.request
         return Query(
             collection=request.collection,
-            # Who quotes in a question does not ask for these very words, as a search's
-            # caller does: passages that say it in others answer it, too.
-            text=self.text.translate(_UNQUOTED).strip() or self.text,
+            text=searched_for(self.text),
             k=candidates(request.refinement, self.passages, self.limits.refining),
             mode=request.mode or retriever_pb.SEARCH_MODE_HYBRID,
             filter=request.filter if request.HasField("filter") else None,
@@ -176,6 +174,15 @@ class Question:
             filter=request.filter if request.HasField("filter") else None,
             limit=request.linked_passages,
         )
+
+
+def searched_for(question: str) -> str:
+    """Return the text that a question's passages are searched by.
+
+    Who quotes in a question does not ask for these very words, as a search's caller does:
+    passages that say it in others answer it, too.
+    """
+    return question.translate(_UNQUOTED).strip() or question
 
 
 class Questions:
