@@ -35,7 +35,8 @@ class Identity:
     scope: Scope = Scope.ADMIN
 
 
-_current: ContextVar[Identity] = ContextVar("identity", default=Identity(DEFAULT_TENANT))
+_ANYBODY = Identity(DEFAULT_TENANT)
+_current: ContextVar[Identity] = ContextVar("identity", default=_ANYBODY)
 
 
 def current() -> Identity:
