@@ -21,10 +21,11 @@ from support.retriever import settings_for
 from quintet_local import process
 from quintet_local.ports import free_port
 from quintet_local.postgres import Postgres
-from quintet_retriever.database import Database, Operation, Statement
-from quintet_retriever.migrator import migrate
+from quintet_retriever.database import SCHEMA, Database
 from quintet_servicekit.breaker import State
 from quintet_servicekit.errors import Reason, ServiceError
+from quintet_servicekit.postgres.database import Operation, Statement
+from quintet_servicekit.postgres.migrator import migrate
 
 PROBE = Operation("SELECT", "probe")
 ONE = Statement(sql.SQL("SELECT 1 AS one"))
@@ -37,7 +38,7 @@ BUSY = (
 
 @asynccontextmanager
 async def database(url: str, **settings: object) -> AsyncIterator[Database]:
-    await migrate(url, connect_timeout=5, lock_timeout=5)
+    await migrate(url, SCHEMA, connect_timeout=5, lock_timeout=5)
     opened = Database(settings_for(url, **settings))
     await opened.open()
     try:

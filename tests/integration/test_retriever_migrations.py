@@ -7,11 +7,14 @@ import asyncio
 import psycopg
 import pytest
 
-from quintet_retriever.migrator import Migration, MigrationError, migrate, shipped
+from quintet_retriever.database import SCHEMA
+from quintet_servicekit.postgres.migrator import Migration, MigrationError, migrate
 
 
 async def apply(url: str, migrations: list[Migration], lock_timeout: float = 10) -> list[int]:
-    return await migrate(url, connect_timeout=5, lock_timeout=lock_timeout, migrations=migrations)
+    return await migrate(
+        url, SCHEMA, connect_timeout=5, lock_timeout=lock_timeout, migrations=migrations
+    )
 
 
 def applied(url: str) -> list[tuple[int, str]]:
@@ -22,11 +25,11 @@ def applied(url: str) -> list[tuple[int, str]]:
 
 async def test_of_five_replicas_that_start_together_one_migrates(database_url: str) -> None:
     ran = await asyncio.gather(
-        *[migrate(database_url, connect_timeout=5, lock_timeout=30) for _ in range(5)]
+        *[migrate(database_url, SCHEMA, connect_timeout=5, lock_timeout=30) for _ in range(5)]
     )
-    versions = [migration.version for migration in shipped()]
+    versions = [migration.version for migration in SCHEMA.shipped()]
     assert sorted(version for replica in ran for version in replica) == versions
-    assert applied(database_url) == [(it.version, it.name) for it in shipped()]
+    assert applied(database_url) == [(it.version, it.name) for it in SCHEMA.shipped()]
 
 
 async def test_a_migration_that_fails_leaves_nothing_and_stops_the_later_ones(
@@ -61,5 +64,5 @@ async def test_a_migration_does_not_wait_for_ever(database_url: str) -> None:
 
 
 def test_versions_count_from_one_without_a_gap() -> None:
-    versions = [migration.version for migration in shipped()]
+    versions = [migration.version for migration in SCHEMA.shipped()]
     assert versions == list(range(1, len(versions) + 1))

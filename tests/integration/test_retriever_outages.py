@@ -32,9 +32,10 @@ from quintet_local import process
 from quintet_local.ports import free_port
 from quintet_local.postgres import Postgres
 from quintet_retriever.app import SERVICE, open_application
-from quintet_retriever.database import Database, Operation, Statement
-from quintet_retriever.migrator import migrate
+from quintet_retriever.database import SCHEMA, Database
 from quintet_servicekit.errors import Reason, ServiceError
+from quintet_servicekit.postgres.database import Operation, Statement
+from quintet_servicekit.postgres.migrator import migrate
 from quintet_servicekit.server import RunningServer
 
 if TYPE_CHECKING:
@@ -226,7 +227,7 @@ async def test_more_calls_than_connections_wait_and_too_many_are_refused(
 
 @asynccontextmanager
 async def database(url: str) -> AsyncIterator[Database]:
-    await migrate(url, connect_timeout=5, lock_timeout=5)
+    await migrate(url, SCHEMA, connect_timeout=5, lock_timeout=5)
     opened = Database(settings_for(url))
     await opened.open()
     try:

@@ -27,12 +27,13 @@ from quintet_local import process
 from quintet_local.ports import free_port
 from quintet_local.postgres import Postgres
 from quintet_local.valkey import Valkey
-from quintet_retriever.database import Database, Operation, Statement
-from quintet_retriever.migrator import migrate
+from quintet_retriever.database import SCHEMA, Database
 from quintet_retriever.relay import Relay
 from quintet_servicekit.cache import CacheSettings, Remote, open_remote
 from quintet_servicekit.consistency import LAST, Epoch, decode_token
 from quintet_servicekit.epochs import LEASE_SECONDS, EpochNews, EpochWatch, open_watch
+from quintet_servicekit.postgres.database import Operation, Statement
+from quintet_servicekit.postgres.migrator import migrate
 
 if TYPE_CHECKING:
     from support.retriever import Stub
@@ -344,7 +345,7 @@ async def test_trust_is_not_renewed_past_a_write_that_took_it_back(
     database_url: str, redis_url: str
 ) -> None:
     """The relay reads the count of revocations before it looks into the outbox."""
-    await migrate(database_url, connect_timeout=5, lock_timeout=5)
+    await migrate(database_url, SCHEMA, connect_timeout=5, lock_timeout=5)
     database = Database(settings_for(database_url))
     await database.open()
     async with remote_of(redis_url) as remote:

@@ -25,9 +25,10 @@ from support.retriever import (
 )
 
 from quintet.retriever.v1 import retriever_service_pb2 as pb
-from quintet_retriever.migrator import migrate, shipped
+from quintet_retriever.database import SCHEMA
 from quintet_retriever.tables import Tables
 from quintet_servicekit.errors import Reason
+from quintet_servicekit.postgres.migrator import migrate
 
 if TYPE_CHECKING:
     from support.retriever import Stub
@@ -172,7 +173,8 @@ async def test_a_collection_from_before_there_were_counts_is_counted(
     postgres_server: str,
 ) -> None:
     with new_database(postgres_server) as url:
-        await migrate(url, connect_timeout=5, lock_timeout=10, migrations=shipped()[:6])
+        first = SCHEMA.shipped()[:6]
+        await migrate(url, SCHEMA, connect_timeout=5, lock_timeout=10, migrations=first)
         with psycopg.connect(url) as connection:
             row = connection.execute(
                 "INSERT INTO retriever.collection (name, embedding_model, embedding_revision,"

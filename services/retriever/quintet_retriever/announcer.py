@@ -12,10 +12,11 @@ import asyncio
 from prometheus_client import Counter
 from psycopg import sql
 
-from quintet_retriever.database import Database, Operation, Statement
+from quintet_retriever.database import Database
 from quintet_servicekit.cache import AwayError
 from quintet_servicekit.consistency import Epoch
 from quintet_servicekit.epochs import LEASE_SECONDS, EpochNews, EpochWatch
+from quintet_servicekit.postgres.database import Operation, Statement
 
 _REVOCATIONS = Counter(
     "quintet_epoch_revocations_total",

@@ -3,39 +3,37 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import grpc
-import psycopg
 
 from quintet.retriever.v1 import retriever_service_pb2 as pb
 from quintet.retriever.v1 import retriever_service_pb2_grpc as pb_grpc
 from quintet.retriever.v1.link_service_pb2_grpc import add_LinkServiceServicer_to_server
+from quintet_retriever import result_codec
 from quintet_retriever.announcer import Announcer
-from quintet_retriever.database import Database
+from quintet_retriever.database import SCHEMA, Database
 from quintet_retriever.engine import Engine
 from quintet_retriever.links.engine import LinkEngine
 from quintet_retriever.links.reader import ParsedLinks
 from quintet_retriever.links.servicer import SERVICE as LINK_SERVICE
 from quintet_retriever.links.servicer import LinkServicer
 from quintet_retriever.links.store import PostgresLinks
-from quintet_retriever.migrator import migrate
 from quintet_retriever.models import Tuning
 from quintet_retriever.relay import Relay
-from quintet_retriever.result_codec import CODEC, SCHEMA
 from quintet_retriever.search_store import PostgresSearch
 from quintet_retriever.searching import TIER, Searcher
 from quintet_retriever.servicer import RetrieverServicer
 from quintet_retriever.settings import Settings
 from quintet_retriever.store import PostgresStore
 from quintet_retriever.word_counter import WordCounter
-from quintet_servicekit import cache_service, status_service, telemetry
+from quintet_servicekit import cache_service, status_service
 from quintet_servicekit.breaker_fleet import sharing
 from quintet_servicekit.cache import Cache, open_remote
 from quintet_servicekit.cache_service import register_cache_service
 from quintet_servicekit.epochs import EpochNews, open_watch
+from quintet_servicekit.postgres.migrator import migrate_when_possible
 from quintet_servicekit.server import Application
 from quintet_servicekit.status_service import register_status_service
 
@@ -52,7 +50,8 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
         stack.push_async_callback(database.close)
         if settings.share_breakers:
             await stack.enter_async_context(sharing(remote, "retriever", [database.breaker]))
-        results = Cache(TIER, CODEC, settings.cache, remote, schema=SCHEMA)
+        codec, layout = result_codec.CODEC, result_codec.SCHEMA
+        results = Cache(TIER, codec, settings.cache, remote, schema=layout)
         stack.push_async_callback(results.aclose)
         news = None if remote is None else EpochNews(remote)
         link_reader = ParsedLinks()
@@ -81,7 +80,7 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
             register_status_service(server, [database.breaker], remote)
 
         async def warm_up() -> None:
-            await _migrate_when_possible(settings)
+            await migrate_when_possible(settings, SCHEMA)
             await database.open()
             for name, work in (("relay", relay.run()), ("word counter", counter.run())):
                 stack.push_async_callback(_ended, asyncio.create_task(work, name=name))
@@ -98,20 +97,3 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
 async def _ended(task: asyncio.Task[None]) -> None:
     task.cancel()
     await asyncio.wait({task})
-
-
-async def _migrate_when_possible(settings: Settings) -> None:
-    while True:
-        try:
-            applied = await migrate(
-                settings.database_url.get_secret_value(),
-                connect_timeout=settings.connect_timeout_seconds,
-                lock_timeout=settings.migration_lock_timeout_seconds,
-            )
-        except psycopg.OperationalError as error:
-            telemetry.logger().warning("waiting for the database", cause=type(error).__name__)
-            # Replicas that wait together do not come back together.
-            await asyncio.sleep(random.uniform(0.3, 1.0))  # noqa: S311
-        else:
-            telemetry.logger().info("the schema is up to date", applied=applied)
-            return

@@ -7,7 +7,7 @@ from datetime import datetime
 from psycopg import sql
 from psycopg.rows import DictRow
 
-from quintet_retriever.database import Database, Operation, Statement
+from quintet_retriever.database import Database
 from quintet_retriever.epoch_sql import INVALIDATION, share_of
 from quintet_retriever.models import (
     Collection,
@@ -21,6 +21,7 @@ from quintet_retriever.settings import Settings
 from quintet_retriever.tables import Tables
 from quintet_servicekit.consistency import LAST, Epoch
 from quintet_servicekit.errors import Reason, ServiceError
+from quintet_servicekit.postgres.database import Operation, Statement
 
 # Columns by name: a later version's new one must not upset a prepared statement.
 _COLLECTION = sql.SQL(

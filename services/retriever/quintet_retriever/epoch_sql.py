@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from psycopg import sql
 
-from quintet_retriever.database import Statement
 from quintet_retriever.models import CollectionKey
+from quintet_servicekit.postgres.database import Statement
 
 # What goes with each raise of an epoch, of the rows of the CTE `raised`.
 _NEWS = """changed AS (

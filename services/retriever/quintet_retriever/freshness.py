@@ -17,9 +17,9 @@ from __future__ import annotations
 
 from psycopg import sql
 
-from quintet_retriever.database import Statement
 from quintet_retriever.models import CollectionKey, Mode, SearchQuery, SearchState
 from quintet_retriever.query_sql import QueryParts
+from quintet_servicekit.postgres.database import Statement
 
 TOLERANCE = 1e-6
 """How far below a floor a score still reaches it: a server with another instruction

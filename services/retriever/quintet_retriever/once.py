@@ -13,9 +13,10 @@ from typing import Any
 from psycopg import errors, sql
 from psycopg.rows import DictRow
 
-from quintet_retriever.database import Database, Operation, Statement
+from quintet_retriever.database import Database
 from quintet_retriever.models import RequestKey
 from quintet_servicekit.errors import Reason, ServiceError
+from quintet_servicekit.postgres.database import Operation, Statement
 
 _CLAIM = sql.SQL(
     "INSERT INTO retriever.request (id, item, digest)"

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 
 from psycopg import sql
 
-from quintet_retriever.database import Statement
 from quintet_retriever.models import CollectionKey, Mode, SearchQuery
 from quintet_retriever.query_sql import QueryParts
 from quintet_retriever.settings import Settings
+from quintet_servicekit.postgres.database import Statement
 
 # How many chunks come into question: all, or those of matching documents. Of the
 # latter no more are counted than are needed to know that they are many.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from quintet_retriever.database import Database, Operation
+from quintet_retriever.database import Database
 from quintet_retriever.freshness import verdict_statement
 from quintet_retriever.models import (
     CollectionGoneError,
@@ -16,6 +16,7 @@ from quintet_retriever.models import (
 from quintet_retriever.search_sql import index_settings, search_statement
 from quintet_retriever.settings import Settings
 from quintet_servicekit.consistency import Epoch
+from quintet_servicekit.postgres.database import Operation
 
 _OF_ALL = (
     "epoch",

@@ -16,7 +16,6 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from quintet_retriever.collection_store import CollectionStore
-from quintet_retriever.database import Operation, Statement
 from quintet_retriever.epoch_sql import WRITE, share_of
 from quintet_retriever.filter_sql import FilterSql
 from quintet_retriever.filters import Condition
@@ -35,6 +34,7 @@ from quintet_retriever.once import keep, key_parameters, run_once
 from quintet_retriever.tables import Tables
 from quintet_retriever.vectors import bytes_of
 from quintet_servicekit.consistency import Epoch
+from quintet_servicekit.postgres.database import Operation, Statement
 
 # Columns by name, as in `collection_store`.
 _DOCUMENT_COLUMNS = sql.SQL(

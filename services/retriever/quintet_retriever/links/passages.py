@@ -9,10 +9,10 @@ from dataclasses import replace
 from psycopg import sql
 
 from quintet_retriever import vectors
-from quintet_retriever.database import Statement
 from quintet_retriever.links.models import Link, PassageQuery, RelatedDocument, Seed
 from quintet_retriever.models import CollectionKey, Mode, SearchQuery
 from quintet_retriever.query_sql import QueryParts
+from quintet_servicekit.postgres.database import Statement
 
 SEED_DOCUMENTS = 10
 """Documents whose links are followed: twice what an answer rests on by default."""

@@ -11,9 +11,9 @@ from typing import Any
 
 from psycopg import sql
 
-from quintet_retriever.database import Statement
 from quintet_retriever.links.models import Direction, LinkType, Status
 from quintet_retriever.tables import Tables
+from quintet_servicekit.postgres.database import Statement
 
 MAX_ROWS = 2_000
 """Rows of links that are looked at, of one document in one direction, when its

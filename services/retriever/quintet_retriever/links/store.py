@@ -14,7 +14,7 @@ from psycopg import sql
 from psycopg.errors import UniqueViolation
 from psycopg.rows import DictRow
 
-from quintet_retriever.database import Database, Operation, Statement
+from quintet_retriever.database import Database
 from quintet_retriever.epoch_sql import WRITE, share_of
 from quintet_retriever.links import passages, reading, suggesting
 from quintet_retriever.links.models import (
@@ -35,6 +35,7 @@ from quintet_retriever.settings import Settings
 from quintet_retriever.tables import Tables
 from quintet_servicekit.consistency import Epoch
 from quintet_servicekit.errors import Reason, ServiceError
+from quintet_servicekit.postgres.database import Operation, Statement
 
 _RAISE = sql.SQL(
     "raised AS ("

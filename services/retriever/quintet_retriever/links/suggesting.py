@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from psycopg import sql
 
-from quintet_retriever.database import Statement
 from quintet_retriever.models import CollectionKey
 from quintet_retriever.tables import Tables
+from quintet_servicekit.postgres.database import Statement
 
 PROBES = 8
 """Passages of the source that are looked for. A note has fewer; of a long document more

@@ -9,7 +9,6 @@ from __future__ import annotations
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
-from quintet_retriever.database import Statement
 from quintet_retriever.links.models import (
     DocumentLinks,
     FoundLink,
@@ -19,6 +18,7 @@ from quintet_retriever.links.models import (
     Status,
 )
 from quintet_retriever.tables import Tables
+from quintet_servicekit.postgres.database import Statement
 
 _FORGET_NAMES = sql.SQL(
     "DELETE FROM {name} WHERE rank < {former} AND document_key ="

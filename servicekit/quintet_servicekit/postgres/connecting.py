@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import DictRow, dict_row
 
-from quintet_retriever.settings import Settings
+from quintet_servicekit.postgres.settings import PostgresSettings
 
 Connection = psycopg.AsyncConnection[DictRow]
 
@@ -21,13 +21,13 @@ ASK_SECONDS = 1.0
 lost on the way is then sent anew, sooner than TCP would once it has waited long."""
 
 
-def arguments(settings: Settings) -> dict[str, Any]:
-    """Return what every connection of calls is made with."""
+def arguments(settings: PostgresSettings, service: str) -> dict[str, Any]:
+    """Return what every connection of that service's calls is made with."""
     return {
         "autocommit": True,
         "row_factory": dict_row,
         "connect_timeout": settings.connect_timeout_seconds,
-        "application_name": "quintet-retriever",
+        "application_name": f"quintet-{service}",
         # A host that vanished without a word is noticed all the same.
         "keepalives_idle": 10,
         "tcp_user_timeout": 10_000,
@@ -45,8 +45,9 @@ def hang_up(connection: Connection) -> None:
 class Probe:
     """A connection that no call can take: a busy database is not an absent one."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: PostgresSettings, service: str) -> None:
         self._settings = settings
+        self._service = service
         self._connection: Connection | None = None
         self._asking: asyncio.Task[None] | None = None
 
@@ -87,5 +88,7 @@ class Probe:
             hanging.cancel()
 
     async def _connect(self) -> Connection:
-        url = self._settings.database_url.get_secret_value()
-        return await psycopg.AsyncConnection[DictRow].connect(url, **arguments(self._settings))
+        return await psycopg.AsyncConnection[DictRow].connect(
+            self._settings.database_url.get_secret_value(),
+            **arguments(self._settings, self._service),
+        )

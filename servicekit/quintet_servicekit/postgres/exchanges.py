@@ -18,9 +18,9 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
 
-from quintet_retriever.connecting import Connection, hang_up
 from quintet_servicekit.breaker import Breaker, Snapshot, State
 from quintet_servicekit.breaker_policy import BreakerSettings, Outcome
+from quintet_servicekit.postgres.connecting import Connection, hang_up
 
 T = TypeVar("T")
 Work = Callable[[Connection], Coroutine[Any, Any, T]]

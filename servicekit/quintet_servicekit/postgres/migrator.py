@@ -1,0 +1,152 @@
+"""Brings a service's schema up to date when the service starts.
+
+A migration is a file `migrations/NNNN_name.sql` of the service. Each runs once, in a transaction
+of its own, under an advisory lock that replicas which start together wait for. A
+migration that was applied must never change again: its checksum is compared.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib import resources
+
+import psycopg
+from psycopg import sql
+
+from quintet_servicekit import telemetry
+from quintet_servicekit.postgres.settings import PostgresSettings
+
+_LOCKS = 0x5155494E54455400
+"""What the keys of advisory locks begin with: "QUINTET" in ASCII; a schema's number is
+added."""
+
+_BOOKKEEPING = """
+CREATE SCHEMA IF NOT EXISTS {schema};
+CREATE TABLE IF NOT EXISTS {schema}.schema_migration (
+    version integer PRIMARY KEY,
+    name text NOT NULL,
+    checksum text NOT NULL,
+    applied_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+"""
+
+
+class MigrationError(Exception):
+    """The schema in the database is not one that this program can use."""
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """A file of SQL statements; `version` counts from 1 without a gap."""
+
+    version: int
+    name: str
+    text: str
+
+    @property
+    def checksum(self) -> str:
+        """SHA-256 of the text, in hex digits."""
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """A service's part of the database: the schema's name, a number of its own from 1 to
+    255, and the package whose folder `migrations` makes it."""
+
+    name: str
+    number: int
+    package: str
+
+    def shipped(self) -> list[Migration]:
+        """Return the migrations of this program, in their order."""
+        folder = resources.files(self.package) / "migrations"
+        found = []
+        for file in folder.iterdir():
+            if file.name.endswith(".sql"):
+                number, _, name = file.name.removesuffix(".sql").partition("_")
+                found.append(Migration(int(number), name, file.read_text(encoding="utf-8")))
+        return sorted(found, key=lambda migration: migration.version)
+
+
+async def migrate(
+    conninfo: str,
+    schema: Schema,
+    *,
+    connect_timeout: int,
+    lock_timeout: float,
+    migrations: Iterable[Migration] | None = None,
+) -> list[int]:
+    """Apply what was not applied yet and return its versions.
+
+    Waits at most `lock_timeout` seconds for any lock. `migrations` are those of this
+    program unless others are given. Raises `MigrationError` when
+    an applied migration has changed, and psycopg's errors.
+    """
+    applied = []
+    connection = await psycopg.AsyncConnection.connect(
+        conninfo,
+        autocommit=True,
+        connect_timeout=connect_timeout,
+        application_name=f"quintet-{schema.name}-migration",
+    )
+    async with connection:
+        for migration in schema.shipped() if migrations is None else migrations:
+            async with connection.transaction():
+                if await _apply(connection, schema, migration, lock_timeout):
+                    applied.append(migration.version)
+    return applied
+
+
+async def migrate_when_possible(settings: PostgresSettings, schema: Schema) -> None:
+    """Migrate as soon as the database answers, however long that takes."""
+    while True:
+        try:
+            applied = await migrate(
+                settings.database_url.get_secret_value(),
+                schema,
+                connect_timeout=settings.connect_timeout_seconds,
+                lock_timeout=settings.migration_lock_timeout_seconds,
+            )
+        except psycopg.OperationalError as error:
+            telemetry.logger().warning("waiting for the database", cause=type(error).__name__)
+            # Replicas that wait together do not come back together.
+            await asyncio.sleep(random.uniform(0.3, 1.0))  # noqa: S311
+        else:
+            telemetry.logger().info("the schema is up to date", applied=applied)
+            return
+
+
+async def _apply(
+    connection: psycopg.AsyncConnection,
+    schema: Schema,
+    migration: Migration,
+    lock_timeout: float,
+) -> bool:
+    name = sql.Identifier(schema.name)
+    await connection.execute(
+        "SELECT set_config('lock_timeout', %s, true)", [str(round(lock_timeout * 1000))]
+    )
+    await connection.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCKS + schema.number])
+    await connection.execute(sql.SQL(_BOOKKEEPING).format(schema=name))
+    cursor = await connection.execute(
+        sql.SQL("SELECT checksum FROM {}.schema_migration WHERE version = %s").format(name),
+        [migration.version],
+    )
+    row = await cursor.fetchone()
+    if row is not None:
+        if row[0] != migration.checksum:
+            raise MigrationError(f"migration {migration.version} has changed since it was applied")
+        return False
+    await connection.execute(sql.SQL(migration.text))
+    await connection.execute(
+        sql.SQL(
+            "INSERT INTO {}.schema_migration (version, name, checksum) VALUES (%s, %s, %s)"
+        ).format(name),
+        [migration.version, migration.name, migration.checksum],
+    )
+    return True
