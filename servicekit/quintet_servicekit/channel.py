@@ -236,7 +236,9 @@ class Peer:
             raise
         finally:
             _HANDLED.labels(self._service, method, code.name).inc()
-            _SECONDS.labels(self._service, method).observe(time.perf_counter() - began)
+            _SECONDS.labels(self._service, method).observe(
+                time.perf_counter() - began, telemetry.exemplar_of(span)
+            )
             span.set_attribute("rpc.response.status_code", code.name)
             if code is not grpc.StatusCode.OK:
                 span.set_attribute("error.type", code.name)

@@ -7,9 +7,20 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from prometheus_client import Gauge
+
 from quintet_servicekit.errors import Reason, ServiceError
 
 T = TypeVar("T")
+
+_CALLS = Gauge(
+    "quintet_executor_calls", "Blocking calls that run on a thread or wait for one.", ("executor",)
+)
+_MOST = Gauge(
+    "quintet_executor_calls_max",
+    "Blocking calls that may run or wait; more are refused.",
+    ("executor",),
+)
 
 
 class BoundedExecutor:
@@ -24,6 +35,8 @@ class BoundedExecutor:
         self._name = name
         self._limit = threads + queue
         self._admitted = 0
+        self._calls = _CALLS.labels(name)
+        _MOST.labels(name).inc(self._limit)
 
     @property
     def admitted(self) -> int:
@@ -41,13 +54,16 @@ class BoundedExecutor:
         # Counted until the work itself ends, not until its caller leaves: a
         # running function still holds its thread.
         self._admitted += 1
+        self._calls.inc()
         loop = asyncio.get_running_loop()
         future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._release))
         return await asyncio.wrap_future(future)
 
     def _release(self) -> None:
         self._admitted -= 1
+        self._calls.dec()
 
     async def close(self) -> None:
         """Wait for running work and end the threads; waiting work is dropped."""
+        _MOST.labels(self._name).dec(self._limit)
         await asyncio.to_thread(self._pool.shutdown, wait=True, cancel_futures=True)

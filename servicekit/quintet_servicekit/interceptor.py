@@ -9,9 +9,8 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager
-from functools import cache, partial
 from typing import Any
 
 import grpc
@@ -19,10 +18,10 @@ from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.propagate import extract
 from opentelemetry.trace import SpanKind, Status, StatusCode
-from prometheus_client import Counter, Gauge, Histogram
 
-from quintet_servicekit import errors, telemetry
+from quintet_servicekit import call_notes, errors, identity, telemetry
 from quintet_servicekit.admission import Admission, Place
+from quintet_servicekit.call_metrics import CallMeters
 from quintet_servicekit.errors import Reason, ServiceError
 from quintet_servicekit.fault_injection import FaultInjection
 from quintet_servicekit.priority import priority_now, priority_of
@@ -32,19 +31,6 @@ TRACE_ID_KEY = "quintet-trace-id"
 
 PUSHBACK_KEY = "grpc-retry-pushback-ms"
 """Trailer by which gRPC clients are told when to try again; never, where it is negative."""
-
-_LABELS = ("grpc_service", "grpc_method")
-_STARTED = Counter("grpc_server_started_total", "Calls that began.", _LABELS)
-_HANDLED = Counter(
-    "grpc_server_handled_total", "Calls that ended, by status code.", (*_LABELS, "grpc_code")
-)
-_IN_FLIGHT = Gauge("grpc_server_in_flight", "Calls under way.", _LABELS)
-_SECONDS = Histogram(
-    "grpc_server_handling_seconds",
-    "Duration of a call, streams to their end.",
-    _LABELS,
-    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
-)
 
 _SILENT = ("/grpc.health.", "/grpc.reflection.")
 """Methods of the machinery: no span, no log line."""
@@ -58,7 +44,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     `is_ready` tells whether calls may reach the service. Before that they end
     with UNAVAILABLE and NOT_READY. `faults` are done to calls that ask for them.
     `admission_of` returns what admits calls of a method, by its full name; None for one
-    that is never refused.
+    that is never refused. `tenants` are those that have metrics of their own.
     """
 
     def __init__(
@@ -66,10 +52,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         is_ready: Callable[[], bool],
         faults: FaultInjection | None = None,
         admission_of: Callable[[str], Admission | None] = lambda _: None,
+        tenants: Sequence[str] = (),
     ) -> None:
         self._is_ready = is_ready
         self._faults = faults
         self._admission_of = admission_of
+        self._tenants = frozenset(tenants)
         self._wrapped: dict[str, tuple[grpc.RpcMethodHandler[Any, Any], Admission | None]] = {}
         self._calls: set[asyncio.Task[Any] | None] = set()
         self._watches: set[asyncio.Task[Any] | None] = set()
@@ -129,7 +117,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             (True, False): grpc.stream_unary_rpc_method_handler,
             (True, True): grpc.stream_stream_rpc_method_handler,
         }[bool(handler.request_streaming), bool(handler.response_streaming)]
-        meters = _Meters(method)
+        meters = CallMeters(method, self._tenants)
         behaviour: Any = (
             handler.unary_unary
             or handler.unary_stream
@@ -291,26 +279,16 @@ async def _checked_stream(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
         yield _checked(request)
 
 
-class _Meters:
-    """The metrics of one method, their labels looked up once."""
-
-    def __init__(self, method: str) -> None:
-        service, name = method.rsplit("/", 1)
-        self.started = _STARTED.labels(service, name)
-        self.in_flight = _IN_FLIGHT.labels(service, name)
-        self.seconds = _SECONDS.labels(service, name)
-        self.handled = cache(partial(_HANDLED.labels, service, name))
-
-
 class _Call:
     """What is told about one call."""
 
-    def __init__(self, method: str, meters: _Meters, context: Context) -> None:
+    def __init__(self, method: str, meters: CallMeters, context: Context) -> None:
         self._method = method
         self._meters = meters
         self._context = context
         self._code = grpc.StatusCode.OK
         self._reason = ""
+        self._notes = call_notes.begin()
         carrier = {k: v for k, v in context.invocation_metadata() or () if isinstance(v, str)}
         # Reading a parent out of metadata that holds none costs as much as one that does.
         parent = extract(carrier) if "traceparent" in carrier else otel_context.Context()
@@ -328,8 +306,7 @@ class _Call:
     @contextmanager
     def observed(self) -> Iterator[None]:
         """Measure the call, and end its span, whatever way it ends."""
-        self._meters.started.inc()
-        self._meters.in_flight.inc()
+        self._meters.began()
         began = time.perf_counter()
         try:
             yield
@@ -344,10 +321,15 @@ class _Call:
             asyncio.get_running_loop().call_soon(self._tell, seconds, time.time_ns())
 
     def _tell(self, seconds: float, ended_ns: int) -> None:
-        code = self._code.name
-        self._meters.in_flight.dec()
-        self._meters.handled(code).inc()
-        self._meters.seconds.observe(seconds)
+        code, notes, tenant = self._code.name, self._notes, identity.current().tenant
+        self._meters.ended(
+            code,
+            seconds,
+            reason=self._reason,
+            degraded=bool(notes.degradations),
+            tenant=tenant,
+            exemplar=telemetry.exemplar_of(self._span),
+        )
         self._span.set_attribute("rpc.response.status_code", code)
         if self._code in _SERVER_FAULTS:
             self._span.set_attribute("error.type", code)
@@ -357,7 +339,10 @@ class _Call:
             method=self._method,
             code=code,
             seconds=round(seconds, 6),
+            tenant=tenant,
             **({"reason": self._reason} if self._reason else {}),
+            **({"tiers": notes.tiers} if notes.tiers else {}),
+            **({"degradations": notes.degradations} if notes.degradations else {}),
         )
         self._span.end(ended_ns)
 

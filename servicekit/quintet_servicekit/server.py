@@ -113,6 +113,7 @@ class RunningServer:
             lambda: self._warm,
             FaultInjection() if settings.fault_injection else None,
             admission_of,
+            settings.metrics_tenants,
         )
         self._server = grpc.aio.server(
             interceptors=[self._interceptor],

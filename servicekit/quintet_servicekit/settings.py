@@ -57,6 +57,9 @@ class ServiceSettings(BaseSettings):
     """Port of the Prometheus endpoint; 0 asks the system for one."""
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$")
     """Least level that is logged."""
+    metrics_tenants: tuple[str, ...] = Field((), max_length=100)
+    """Tenants whose calls are counted each for themselves, and those of all others together,
+    as a JSON list. None by default: each costs a series a method and code."""
     otlp_endpoint: str = Field(
         default_factory=lambda: os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", "")
     )

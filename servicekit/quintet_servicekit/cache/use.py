@@ -9,6 +9,7 @@ from typing import Any, Literal
 from opentelemetry import trace
 
 from quintet_servicekit.cache.models import Found, Store
+from quintet_servicekit.call_notes import note_tier
 
 UseOutcome = Literal["hit", "revalidated", "stale", "shared", "miss", "bypass"]
 """As `quintet.cache.v1.CacheOutcome` defines them."""
@@ -51,7 +52,9 @@ def use_of(tier: str, found: Sequence[Found[Any] | None]) -> CacheUse:
 
 
 def note_use(use: CacheUse, span: trace.Span | None = None) -> None:
-    """Set the attributes `quintet.cache.*` of the span, else of the current one."""
+    """Tell it by the attributes `quintet.cache.*` of the span, else of the current one, and
+    by the call's log line."""
+    note_tier(use.tier, use.outcome)
     (span or trace.get_current_span()).set_attributes(
         {
             "quintet.cache.tier": use.tier,

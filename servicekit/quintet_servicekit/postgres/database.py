@@ -26,6 +26,7 @@ from psycopg_pool import AsyncConnectionPool, TooManyRequests
 from quintet_servicekit import telemetry
 from quintet_servicekit.breaker_policy import BreakerSettings
 from quintet_servicekit.errors import Reason, ServiceError
+from quintet_servicekit.postgres import pool_metrics
 from quintet_servicekit.postgres.connecting import Connection, Probe, arguments
 from quintet_servicekit.postgres.exchanges import Exchanges
 from quintet_servicekit.postgres.settings import PostgresSettings
@@ -116,6 +117,7 @@ class Database:
             name=service,
             open=False,
         )
+        pool_metrics.tell(self._pool)
         self._exchanges = Exchanges(DEPENDENCY, breaker, self._pool)
         self.breaker = self._exchanges.breaker
         self._probe = Probe(settings, service)
@@ -257,7 +259,9 @@ def _observed(operation: Operation) -> Iterator[None]:
             raise
         finally:
             seconds = time.perf_counter() - began
-            _SECONDS.labels(operation.name, operation.table).observe(seconds)
+            _SECONDS.labels(operation.name, operation.table).observe(
+                seconds, telemetry.exemplar_of(span)
+            )
 
 
 def _unavailable() -> ServiceError:

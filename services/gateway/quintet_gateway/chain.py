@@ -11,11 +11,13 @@ import grpc
 from google.protobuf import duration_pb2
 from opentelemetry import trace
 
+from quintet.cache.v1 import cache_service_pb2 as cache_pb
 from quintet.gateway.v1 import gateway_service_pb2 as pb
 from quintet.generator.v1 import generator_service_pb2 as generator_pb
 from quintet_gateway.budget import Plan
 from quintet_gateway.degradation import Degradations, reason_value
 from quintet_servicekit import telemetry
+from quintet_servicekit.call_notes import note_tier
 from quintet_servicekit.channel import Peer
 from quintet_servicekit.deadline import Deadline
 from quintet_servicekit.errors import ServiceError
@@ -160,6 +162,8 @@ def _note_cache(hop: pb.Hop, response: Any) -> None:
     # Responses of services without a cache have no such field.
     if "cache" in response.DESCRIPTOR.fields_by_name and response.HasField("cache"):
         hop.cache.CopyFrom(response.cache)
+        outcome = cache_pb.CacheOutcome.Name(response.cache.outcome)
+        note_tier(response.cache.tier, outcome.removeprefix("CACHE_OUTCOME_").lower())
 
 
 def set_seconds(duration: duration_pb2.Duration, seconds: float) -> None:

@@ -3,9 +3,18 @@ what was served instead. The ladder's rungs stand where the calls are made."""
 
 from __future__ import annotations
 
+from prometheus_client import Counter
+
 from quintet.errors.v1 import error_reason_pb2
 from quintet.gateway.v1 import gateway_service_pb2 as pb
+from quintet_servicekit.call_notes import note_degradation
 from quintet_servicekit.errors import Reason, ServiceError
+
+_DEGRADATIONS = Counter(
+    "quintet_degradations_total",
+    "Times that something else was served, or a step left out, for what failed.",
+    ("hop", "cause", "substitute"),
+)
 
 AWAY = frozenset(
     {
@@ -58,6 +67,9 @@ class Degradations:
             degradation.age.FromNanoseconds(round(age_seconds * 1e9))
         self.messages.append(degradation)
         self._passed_over[substitute] = error
+        name = pb.Substitute.Name(substitute).removeprefix("SUBSTITUTE_")
+        note_degradation(hop, error.reason, name)
+        _DEGRADATIONS.labels(hop, error.reason, name).inc()
 
     def behind(self, substitute: pb.Substitute.ValueType) -> ServiceError | None:
         """Return the failure for which a substitute was served; None if it was not."""

@@ -43,6 +43,12 @@ _WAIT_SECONDS = Histogram(
     ("model",),
     buckets=(0.001, 0.01, 0.1, 0.5, 1, 2.5, 5, 10, 30),
 )
+_BATCH = Histogram(
+    "quintet_generator_batch_requests",
+    "Requests that were decoded together, by step of the model.",
+    ("model",),
+    buckets=(1, 2, 4, 8, 16, 32, 64),
+)
 _LINE_BYTES = 1 << 20
 SILENCE_SECONDS = 3.0
 """How long the process may take to confirm a cancellation, which it does between two steps:
@@ -92,6 +98,7 @@ class BatchingProcess:
         self._listening: asyncio.TimerHandle | None = None
         self._is_silent = False
         self._steps = DECODE_STEPS.labels(name, "batch")
+        self._batches = _BATCH.labels(name)
 
     @property
     def running(self) -> int:
@@ -216,6 +223,8 @@ class BatchingProcess:
             self._heard()
             news = told(text)
             self._steps.inc(news.steps)
+            if news.progress:
+                self._batches.observe(len(news.progress))
             for step in news.progress:
                 request = self._slots.get(step.id)
                 if request is None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from opentelemetry.trace import Span, Status, StatusCode
-from prometheus_client import Histogram
+from prometheus_client import Counter, Histogram
 
 from quintet_generator.models import Finished, ModelInfo, Query
 from quintet_servicekit import telemetry
@@ -22,6 +22,13 @@ _FIRST_TOKEN_SECONDS = Histogram(
     "Time from a call's start to the first piece of its answer, waiting included.",
     ("model",),
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+)
+
+_TOKENS = Counter(
+    "quintet_generator_tokens_total",
+    "Tokens of prompts that were read and of completions that were made, by kind; what is "
+    "served from a cache is not counted.",
+    ("model", "kind"),
 )
 
 
@@ -38,10 +45,14 @@ class Observation:
         """Note a piece of the answer."""
         if not self._has_text:
             self._has_text = True
-            _FIRST_TOKEN_SECONDS.labels(self._model).observe(time.perf_counter() - self._began)
+            _FIRST_TOKEN_SECONDS.labels(self._model).observe(
+                time.perf_counter() - self._began, telemetry.exemplar_of(self._span)
+            )
 
     def finished(self, finished: Finished) -> None:
         """Note the end of the answer."""
+        _TOKENS.labels(self._model, "prompt").inc(finished.prompt_tokens)
+        _TOKENS.labels(self._model, "completion").inc(finished.completion_tokens)
         self._span.set_attributes(
             {
                 "gen_ai.usage.input_tokens": finished.prompt_tokens,

@@ -3,7 +3,8 @@
 Each retriever runs one; of those of a database exactly one is active, which holds an
 advisory lock on its own connection. The others wait for that lock. Each cycle drains
 the outbox and then extends the trust in all news; docs/adr/0005 says why in this order.
-It also prunes the changes and the request ids. Nothing waits for it, and it outlives every outage.
+It also prunes the changes and the request ids, and looks what the database holds. Nothing
+waits for it, and it outlives every outage.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import psycopg
 from prometheus_client import Counter, Gauge
 from psycopg.rows import DictRow, dict_row
 
+from quintet_retriever import index_metrics
 from quintet_retriever.settings import Settings
 from quintet_servicekit import telemetry
 from quintet_servicekit.cache import AwayError
@@ -29,6 +31,8 @@ _LOCK = 0x5155494E54455403
 BATCH = 10_000
 """Rows of the outbox that are drained at once: 1 MB of news."""
 _PRUNE_SECONDS = 30.0
+_MEASURE_SECONDS = 15.0
+"""How often what the database holds is looked up: as often as is usually scraped."""
 _RECONNECT_SECONDS = 1.0
 """Longest pause after the database failed, as long as readiness' own."""
 
@@ -67,6 +71,7 @@ class Relay:
         self._news = news
         self._wake = asyncio.Event()
         self._next_prune = 0.0
+        self._next_measure = 0.0
         self.cycles = 0
         """Cycles that were completed while active."""
 
@@ -138,6 +143,9 @@ class Relay:
             await connection.execute(_PRUNE, [self._settings.keep_changes])
             await connection.execute(_FORGET, [self._settings.keep_requests_seconds])
             self._next_prune = time.monotonic() + _PRUNE_SECONDS
+        if time.monotonic() >= self._next_measure:
+            await index_metrics.measure(connection)
+            self._next_measure = time.monotonic() + _MEASURE_SECONDS
         self.cycles += 1
 
     async def _drain(self, connection: psycopg.AsyncConnection[DictRow]) -> bool:

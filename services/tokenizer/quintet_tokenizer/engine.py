@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Protocol, TypeVar
 
+from prometheus_client import Counter
+
 from quintet_servicekit import telemetry
 from quintet_servicekit.cache.use import CacheUse, note_use
 from quintet_servicekit.errors import Reason, ServiceError, Violation
@@ -24,6 +26,13 @@ from quintet_tokenizer.models import (
 from quintet_tokenizer.truncation import truncate_texts
 
 T = TypeVar("T")
+
+_TOKENS = Counter(
+    "quintet_tokenizer_tokens_total",
+    "Tokens of texts that were counted, without those whose count was kept; method is "
+    "counted or estimated.",
+    ("model", "method"),
+)
 
 
 class TextTokenizer(OffsetTokenizer, Protocol):
@@ -125,7 +134,10 @@ class Engine:
                 counts = [estimate_tokens(text) for text in texts]
                 return Counts(Identity(name, ""), counts, estimated=True)
 
-        return await self._off_loop(name, texts, work)
+        counts = await self._off_loop(name, texts, work)
+        method = "estimated" if counts.estimated else "counted"
+        _TOKENS.labels(name, method).inc(sum(counts.counts))
+        return counts
 
     async def encode(
         self, model: str, texts: Sequence[str], *, special: bool, offsets: bool
