@@ -256,7 +256,7 @@ def expected_arrows() -> set[tuple[str, str]]:
     }
     return (
         {("gateway", name) for name in called}
-        | {("retriever", "postgres")}
+        | {("retriever", "postgres"), ("gateway", "postgres")}
         | {(name, "valkey") for name in users_of("open_remote(settings.cache)")}
     )
 

@@ -9,6 +9,7 @@ import typer
 
 from quintet.gateway.v1.gateway_service_pb2 import (
     Breaker,
+    DatabaseState,
     GetStatusRequest,
     GetStatusResponse,
     ServiceState,
@@ -64,6 +65,8 @@ def _print_dependencies(response: GetStatusResponse) -> None:
                 "" if is_closed else breaker.cause,
                 style="green" if is_closed else "red",
             )
+    if response.database == DatabaseState.DATABASE_STATE_OFF:
+        rows.add_row("gateway", "postgresql", "", "none is set: no records of answers are kept")
     if rows.row_count:
         console().print(rows)
 

@@ -31,6 +31,7 @@ from quintet_local.traces import TraceStore
 from quintet_local.valkey import Valkey
 
 SERVICES = ("tokenizer", "embedder", "retriever", "generator", "gateway")
+_WITH_DATABASE = ("retriever", "gateway")
 
 State = Literal["starting", "ready", "restarting", "failed", "stopping", "stopped"]
 
@@ -225,7 +226,10 @@ class _Plan:
                 for name in SERVICES[:-1]
             }
         )
-        self._own_database = not environment.get("QUINTET_RETRIEVER_DATABASE_URL")
+        database_url = environment.get("QUINTET_RETRIEVER_DATABASE_URL")
+        self._own_database = not database_url
+        if database_url:
+            self._services["gateway"].configure({"QUINTET_GATEWAY_DATABASE_URL": database_url})
         self._postgres = Postgres(
             folder.path / "postgres",
             log_file=folder.log_file("postgres"),
@@ -255,7 +259,7 @@ class _Plan:
 
     async def start(self) -> None:
         """Start everything at once, but for the cache's server, which is there at once
-        and whose address all need, and the retriever, which waits for its database."""
+        and whose address all need, and who waits for the database."""
         if self._own_redis:
             await self.members["valkey"].start()
             for name, service in self._services.items():
@@ -263,20 +267,18 @@ class _Plan:
         try:
             async with asyncio.TaskGroup() as group:
                 for name, member in self.members.items():
-                    if name not in ("postgres", "retriever", "valkey"):
+                    if name not in ("postgres", "valkey", *_WITH_DATABASE):
                         group.create_task(member.start())
-                group.create_task(self._start_retriever())
+                if self._own_database:
+                    await self.members["postgres"].start()
+                for name in _WITH_DATABASE:
+                    if self._own_database:
+                        variable = f"QUINTET_{name.upper()}_DATABASE_URL"
+                        self._services[name].configure({variable: self._postgres.dsn})
+                    group.create_task(self.members[name].start())
         except ExceptionGroup as failures:
             # The others were cancelled by the first; a user is told of one cause.
             raise failures.exceptions[0] from None
-
-    async def _start_retriever(self) -> None:
-        if self._own_database:
-            await self.members["postgres"].start()
-            self._services["retriever"].configure(
-                {"QUINTET_RETRIEVER_DATABASE_URL": self._postgres.dsn}
-            )
-        await self.members["retriever"].start()
 
     async def stop(self) -> None:
         """End the gateway, then what it calls, then what that needs."""

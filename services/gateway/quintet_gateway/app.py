@@ -19,6 +19,7 @@ from quintet_gateway.cache_admin import CacheAdmin
 from quintet_gateway.catalog import Catalog
 from quintet_gateway.chunks import ChunkPlan
 from quintet_gateway.clients import Readiness, Services, open_services
+from quintet_gateway.database import Database, open_database
 from quintet_gateway.expansion import LinkExpander
 from quintet_gateway.freshness import Freshness
 from quintet_gateway.ingest import Ingester
@@ -36,6 +37,7 @@ from quintet_gateway.searching import Searcher
 from quintet_gateway.semantic_index import SemanticIndex
 from quintet_gateway.servicer import GatewayServicer
 from quintet_gateway.settings import Settings
+from quintet_gateway.status import StatusTeller
 from quintet_servicekit.breaker_fleet import sharing
 from quintet_servicekit.cache import Cache, Codec, Flights, Remote, open_remote
 from quintet_servicekit.cache_service import SERVICE as CACHE_SERVICE
@@ -70,7 +72,10 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
     async with AsyncExitStack() as stack:
         services = await stack.enter_async_context(open_services(settings))
         remote = await stack.enter_async_context(open_remote(settings.cache))
+        database = await stack.enter_async_context(open_database(settings))
         breakers = [it.breaker for it in services.connections.values()]
+        if database is not None:
+            breakers.append(database.breaker)
         if settings.share_breakers:
             await stack.enter_async_context(sharing(remote, "gateway", breakers))
         answers = Cache(
@@ -103,7 +108,7 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
         executor = BoundedExecutor("refining", threads=REFINING_THREADS, queue=REFINING_QUEUE)
         stack.push_async_callback(executor.close)
         caches = _Caches(answers, flights, near, watch, remote)
-        servicer = _servicer(settings, services, caches, executor)
+        servicer = _servicer(settings, services, caches, executor, database)
 
         links = LinkServicer(services, Freshness(watch), seconds=settings.ask_seconds)
 
@@ -133,7 +138,11 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
 
 
 def _servicer(
-    settings: Settings, services: Services, caches: _Caches, executor: BoundedExecutor
+    settings: Settings,
+    services: Services,
+    caches: _Caches,
+    executor: BoundedExecutor,
+    database: Database | None,
 ) -> GatewayServicer:
     catalog = Catalog(
         services,
@@ -216,7 +225,7 @@ def _servicer(
             kept,
             freshness,
         ),
-        breakers=[caches.remote.breaker] if caches.remote else [],
+        StatusTeller(services, database, [caches.remote.breaker] if caches.remote else []),
         ask_plan=_plan(settings, "Embed", "Search", "Rerank", "Count", "GenerateStream"),
         search_plan=_plan(settings, "Embed", "Search", "Rerank"),
         stream_limits=StreamLimits(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import Any
 
@@ -26,8 +26,7 @@ from quintet_gateway.ingest_stream import IngestStream, StreamLimits
 from quintet_gateway.reembedding import Reembedder
 from quintet_gateway.refiner import Refiner
 from quintet_gateway.searching import Query, Searcher
-from quintet_gateway.status import status_of
-from quintet_servicekit.breaker import Breaker
+from quintet_gateway.status import StatusTeller
 from quintet_servicekit.deadline import Deadline
 from quintet_servicekit.priority import Priority, priority_now
 
@@ -41,7 +40,7 @@ class GatewayServicer(GatewayServiceServicer):
     """See the contract for each method.
 
     `ask_seconds` is the deadline of a unary call whose caller gave none; the plans share
-    out a question's and a search's; `breakers` are those that guard no service.
+    out a question's and a search's.
     """
 
     def __init__(
@@ -56,8 +55,8 @@ class GatewayServicer(GatewayServiceServicer):
         ingester: Ingester,
         reembedder: Reembedder,
         caches: CacheAdmin,
+        teller: StatusTeller,
         *,
-        breakers: Sequence[Breaker],
         ask_plan: Plan,
         search_plan: Plan,
         stream_limits: StreamLimits,
@@ -74,7 +73,7 @@ class GatewayServicer(GatewayServiceServicer):
         self._ingester = ingester
         self._reembedder = reembedder
         self._caches = caches
-        self._breakers = breakers
+        self._teller = teller
         self._ask_plan = ask_plan
         self._search_plan = search_plan
         self._stream_limits = stream_limits
@@ -296,7 +295,7 @@ class GatewayServicer(GatewayServiceServicer):
     async def GetStatus(
         self, request: pb.GetStatusRequest, context: Context
     ) -> pb.GetStatusResponse:
-        return await status_of(self._services, self._chain(context), self._breakers)
+        return await self._teller.status(self._chain(context))
 
     async def GetCacheStats(
         self, request: pb.GetCacheStatsRequest, context: Context

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
 from quintet_servicekit.breaker_policy import BreakerSettings
 from quintet_servicekit.cache import CacheSettings
-from quintet_servicekit.settings import AdmissionSettings, ChannelSettings, ServiceSettings
+from quintet_servicekit.postgres.settings import PostgresSettings
+from quintet_servicekit.settings import AdmissionSettings, ChannelSettings
 
 MIB = 2**20
 
 
-class Settings(ServiceSettings):
+class Settings(PostgresSettings):
     """Where the services are, and the bounds of a question and a document."""
 
     model_config = SettingsConfigDict(
@@ -60,6 +61,21 @@ class Settings(ServiceSettings):
     )
     """The same for the generator. A language model takes seconds: a call that was given
     less than four says nothing of its health."""
+
+    database_url: SecretStr = SecretStr("")
+    """Connection URI of PostgreSQL, with its password. Never logged. Empty: none, and
+    nothing is kept of what is asked."""
+    pool_min_size: int = Field(1, ge=1, le=1000)
+    """Connections that are kept open. Most answers need none."""
+    pool_max_size: int = Field(3, ge=1, le=1000)
+    """Most connections. Six gateways with six retrievers then need 96 of the 97 that
+    PostgreSQL allows by default, and nothing that an answer waits for needs one for long."""
+    pool_timeout_seconds: float = Field(1.0, gt=0, le=60)
+    """How long a call waits for a connection."""
+    database_breaker: BreakerSettings = BreakerSettings(
+        consecutive_failures=3, fair_timeout_seconds=0.0, slow_seconds=5.0
+    )
+    """When PostgreSQL is left alone, with the retriever's reasons."""
 
     cache: CacheSettings = CacheSettings(ttl_seconds=86_400)
     """Where answers are kept (L1) and for how long, for instance

@@ -14,6 +14,7 @@ from quintet.generator.v1 import generator_service_pb2 as generator_pb
 from quintet.tokenizer.v1 import tokenizer_service_pb2 as tokenizer_pb
 from quintet_gateway.chain import Chain, set_seconds
 from quintet_gateway.clients import Services
+from quintet_gateway.database import Database
 from quintet_servicekit.breaker import Breaker, State
 from quintet_servicekit.errors import Reason, ServiceError
 from quintet_servicekit.status_service import breaker_message
@@ -25,16 +26,37 @@ _BREAKER_STATES = {
 }
 
 
-async def status_of(
-    services: Services, chain: Chain, own: Sequence[Breaker]
-) -> pb.GetStatusResponse:
-    """Return every service's state, models and breakers, by name; asked all at once. `own`
-    are the gateway's, beside those of the services."""
-    names = sorted(services.connections)
-    statuses = await asyncio.gather(*(_service(services, chain, name) for name in names))
-    return pb.GetStatusResponse(
-        services=statuses, dependencies=[breaker_message(it.snapshot()) for it in own]
-    )
+class StatusTeller:
+    """Tells it. `breakers` are the gateway's own, beside those of the services and of its
+    database."""
+
+    def __init__(
+        self, services: Services, database: Database | None, breakers: Sequence[Breaker]
+    ) -> None:
+        self._services = services
+        self._database = database
+        self._breakers = [*breakers, database.breaker] if database else breakers
+
+    async def status(self, chain: Chain) -> pb.GetStatusResponse:
+        """Return every service's state, models and breakers, by name; asked all at once."""
+        names = sorted(self._services.connections)
+        statuses = await asyncio.gather(*(_service(self._services, chain, it) for it in names))
+        return pb.GetStatusResponse(
+            services=statuses,
+            dependencies=[breaker_message(it.snapshot()) for it in self._breakers],
+            database=await self._database_state(),
+        )
+
+    async def _database_state(self) -> pb.DatabaseState.ValueType:
+        if self._database is None:
+            return pb.DATABASE_STATE_OFF
+        if not self._database.migrated.is_set():
+            return pb.DATABASE_STATE_UNREACHABLE
+        try:
+            await self._database.ping()
+        except ServiceError:
+            return pb.DATABASE_STATE_UNREACHABLE
+        return pb.DATABASE_STATE_SERVING
 
 
 async def _service(services: Services, chain: Chain, name: str) -> pb.ServiceStatus:

@@ -214,6 +214,34 @@ BREAKER_STATE_HALF_OPEN: BreakerState.ValueType  # 3
 """One call is made, to see whether the service is back."""
 Global___BreakerState: _TypeAlias = BreakerState  # noqa: Y015
 
+class _DatabaseState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DatabaseStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DatabaseState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DATABASE_STATE_UNSPECIFIED: _DatabaseState.ValueType  # 0
+    """A gateway of a release that has none."""
+    DATABASE_STATE_OFF: _DatabaseState.ValueType  # 1
+    """None is set: nothing is kept there, and what needs it is off."""
+    DATABASE_STATE_UNREACHABLE: _DatabaseState.ValueType  # 2
+    """It does not answer. Questions are answered all the same."""
+    DATABASE_STATE_SERVING: _DatabaseState.ValueType  # 3
+    """It answers."""
+
+class DatabaseState(_DatabaseState, metaclass=_DatabaseStateEnumTypeWrapper):
+    """How the gateway's own database is, in which it keeps records of answers."""
+
+DATABASE_STATE_UNSPECIFIED: DatabaseState.ValueType  # 0
+"""A gateway of a release that has none."""
+DATABASE_STATE_OFF: DatabaseState.ValueType  # 1
+"""None is set: nothing is kept there, and what needs it is off."""
+DATABASE_STATE_UNREACHABLE: DatabaseState.ValueType  # 2
+"""It does not answer. Questions are answered all the same."""
+DATABASE_STATE_SERVING: DatabaseState.ValueType  # 3
+"""It answers."""
+Global___DatabaseState: _TypeAlias = DatabaseState  # noqa: Y015
+
 @_typing.final
 class AskRequest(_message.Message):
     """Request of Ask and of AskStream."""
@@ -2200,6 +2228,9 @@ class GetStatusResponse(_message.Message):
 
     SERVICES_FIELD_NUMBER: _builtins.int
     DEPENDENCIES_FIELD_NUMBER: _builtins.int
+    DATABASE_FIELD_NUMBER: _builtins.int
+    database: Global___DatabaseState.ValueType
+    """Its own database."""
     @_builtins.property
     def services(self) -> _containers.RepeatedCompositeFieldContainer[Global___ServiceStatus]:
         """Services by name."""
@@ -2213,10 +2244,11 @@ class GetStatusResponse(_message.Message):
         *,
         services: _abc.Iterable[Global___ServiceStatus] | None = ...,
         dependencies: _abc.Iterable[_status_service_pb2.Breaker] | None = ...,
+        database: Global___DatabaseState.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dependencies", b"dependencies", "services", b"services"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["database", b"database", "dependencies", b"dependencies", "services", b"services"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
