@@ -45,6 +45,7 @@ async def answer(
                 whole.dropped_sentences = event.completed.dropped_sentences
                 whole.removed_loads = event.completed.removed_loads
                 whole.resolved_question = event.completed.resolved_question
+                whole.bill.CopyFrom(event.completed.bill)
                 if event.completed.HasField("abstention"):
                     whole.abstention.CopyFrom(event.completed.abstention)
         on_event(event)

@@ -20,7 +20,7 @@ from quintet.gateway.v1.gateway_service_pb2 import (
 )
 from quintet.retriever.v1.link_service_pb2 import Link, RelatedPassage
 from quintet.retriever.v1.retriever_service_pb2 import Hit
-from quintet_cli import cache_use, degradation
+from quintet_cli import cache_use, cost, degradation
 from quintet_cli.answering import quoted
 from quintet_cli.terminal import one_line, seconds, shown, table
 from quintet_cli.wrapping import Wrapped
@@ -144,8 +144,8 @@ def excerpt(text: str, most: int = QUOTE_CHARACTERS) -> str:
 
 
 def footer(out: Console, response: AskResponse, took: float) -> None:
-    """Print where an answer came from, if it was kept, and what made it in how long;
-    `took` in seconds."""
+    """Print where an answer came from, if it was kept, what made it in how long, and what it
+    cost; `took` in seconds."""
     if origin := cache_use.origin(response.cache):
         out.print(origin)
     if other := cache_use.other_question(response.cache):
@@ -158,6 +158,8 @@ def footer(out: Console, response: AskResponse, took: float) -> None:
         f"trace {trace}" if trace else "",
     ]
     out.print(" · ".join(part for part in parts if part), style="dim")
+    if told := cost.line(response.bill):
+        out.print(told, style="dim")
 
 
 def token(out: Console, collection: str, consistency_token: str) -> None:

@@ -25,6 +25,7 @@ from quintet_servicekit.call_metrics import CallMeters
 from quintet_servicekit.errors import Reason, ServiceError
 from quintet_servicekit.fault_injection import FaultInjection
 from quintet_servicekit.priority import priority_now, priority_of
+from quintet_servicekit.trailers import trailers_of
 
 TRACE_ID_KEY = "quintet-trace-id"
 """Trailer with the trace's id, on every response."""
@@ -361,7 +362,7 @@ class _Call:
     async def abort(self, error: ServiceError) -> None:
         """End the call with the error's status, details and the trace's id."""
         await self._context.abort(
-            error.code, error.message, ((TRACE_ID_KEY, self._trace_id), *_trailers(error))
+            error.code, error.message, (*trailers_of(self._context), *_trailers(error))
         )
 
 

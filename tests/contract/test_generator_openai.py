@@ -251,6 +251,25 @@ async def test_a_refused_request_with_a_feature_names_it(
 BEGUN: list[bytes | float] = [HEAD, event(delta("So "))]
 
 
+async def test_tokens_that_the_server_had_cached_are_told(
+    stub: Any, bad_server: MisbehavingServer
+) -> None:
+    usage = {
+        "prompt_tokens": 30,
+        "completion_tokens": 4,
+        "prompt_tokens_details": {"cached_tokens": 24},
+    }
+    ended = {"choices": [{"delta": {}, "finish_reason": "stop"}]}
+    bad_server.script = [
+        *BEGUN,
+        event(ended),
+        event({"choices": [], "usage": usage}),
+        event("[DONE]"),
+    ]
+    told = (await stub.Generate(request())).usage
+    assert told == pb.Usage(prompt_tokens=30, completion_tokens=4, cached_prompt_tokens=24)
+
+
 @pytest.mark.parametrize(
     ("script", "name"),
     [

@@ -83,6 +83,3 @@ class BrokenChain:
             raise error
         completed = generator_pb.Completed(model=request.model)
         yield generator_pb.GenerateStreamResponse(completed=completed)
-
-    def complete(self, last: generator_pb.Completed) -> None:
-        pass

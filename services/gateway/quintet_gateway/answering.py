@@ -73,7 +73,6 @@ class Answerer:
                 for it in pieces:
                     told_any = True
                     yield _event(it, given)
-        chain.complete(completed)
         if text.dropped and not told_any:
             # All of it was dropped: what is left to say is that the documents don't.
             yield pb.AskStreamResponse(text_delta=pb.TextDelta(text=ABSTENTION))
@@ -83,6 +82,7 @@ class Answerer:
             prompt_tokens=completed.usage.prompt_tokens,
             completion_tokens=completed.usage.completion_tokens,
             estimated=completed.usage.estimated,
+            cached_prompt_tokens=completed.usage.cached_prompt_tokens,
         )
         yield pb.AskStreamResponse(
             completed=pb.Completed(

@@ -12,8 +12,10 @@ from quintet.gateway.v1 import gateway_service_pb2 as pb
 from quintet.gateway.v1 import kept_answer_pb2 as kept_pb
 from quintet.gateway.v1.gateway_service_pb2_grpc import add_GatewayServiceServicer_to_server
 from quintet.gateway.v1.link_service_pb2_grpc import add_LinkServiceServicer_to_server
+from quintet_gateway import yaml_file
 from quintet_gateway.answering import Answerer
 from quintet_gateway.ask import Asker
+from quintet_gateway.billing.prices import PriceTable
 from quintet_gateway.budget import Plan
 from quintet_gateway.cache_admin import CacheAdmin
 from quintet_gateway.catalog import Catalog
@@ -68,7 +70,11 @@ class _Caches:
 
 @asynccontextmanager
 async def open_application(settings: Settings) -> AsyncIterator[Application]:
-    """Open the gateway; it closes its connections when the context ends."""
+    """Open the gateway; it closes its connections when the context ends.
+
+    Raises `FileError` for prices that cannot be used.
+    """
+    prices = yaml_file.read(settings.prices_file, PriceTable)
     async with AsyncExitStack() as stack:
         services = await stack.enter_async_context(open_services(settings))
         remote = await stack.enter_async_context(open_remote(settings.cache))
@@ -108,7 +114,7 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
         executor = BoundedExecutor("refining", threads=REFINING_THREADS, queue=REFINING_QUEUE)
         stack.push_async_callback(executor.close)
         caches = _Caches(answers, flights, near, watch, remote)
-        servicer = _servicer(settings, services, caches, executor, database)
+        servicer = _servicer(settings, services, caches, executor, database, prices)
 
         links = LinkServicer(services, Freshness(watch), seconds=settings.ask_seconds)
 
@@ -143,6 +149,7 @@ def _servicer(
     caches: _Caches,
     executor: BoundedExecutor,
     database: Database | None,
+    prices: PriceTable,
 ) -> GatewayServicer:
     catalog = Catalog(
         services,
@@ -226,6 +233,7 @@ def _servicer(
             freshness,
         ),
         StatusTeller(services, database, [caches.remote.breaker] if caches.remote else []),
+        prices=prices,
         ask_plan=_plan(settings, "Embed", "Search", "Rerank", "Count", "GenerateStream"),
         search_plan=_plan(settings, "Embed", "Search", "Rerank"),
         stream_limits=StreamLimits(

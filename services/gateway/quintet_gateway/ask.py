@@ -272,6 +272,8 @@ def _response(question: Question, served: Served, chain: Chain) -> pb.AskRespons
     response.consistency_token = encode_token(question.collection, served.epoch)
     response.trail.CopyFrom(chain.trail())
     response.degradations.extend(chain.degradations.messages)
+    chain.meter.spared(response.bill)
+    response.bill.CopyFrom(chain.meter.bill())
     return response
 
 
@@ -279,6 +281,7 @@ def _finish(completed: pb.Completed, question: Question, found: Found, chain: Ch
     """Add what the generator's end does not know."""
     completed.usage.embedding_tokens = found.vector.tokens if found.vector else 0
     completed.trail.CopyFrom(chain.trail())
+    completed.bill.CopyFrom(chain.meter.bill())
     completed.degradations.extend(chain.degradations.messages)
     completed.consistency_token = found.token
     completed.resolved_question = question.resolved
@@ -302,6 +305,8 @@ def _as_shared(
         note_use(use)
         completed.cache.saved.CopyFrom(completed.usage)
         completed.ClearField("usage")
+    chain.meter.spared(completed.bill)
+    completed.bill.CopyFrom(chain.meter.bill())
     completed.resolved_question = question.resolved
     trail = chain.trail()
     trail.left_out.extend(completed.trail.left_out)

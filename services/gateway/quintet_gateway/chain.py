@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from typing import Any, TypeVar
 
@@ -14,6 +14,8 @@ from opentelemetry import trace
 from quintet.cache.v1 import cache_service_pb2 as cache_pb
 from quintet.gateway.v1 import gateway_service_pb2 as pb
 from quintet.generator.v1 import generator_service_pb2 as generator_pb
+from quintet_gateway.billing.meter import Meter
+from quintet_gateway.billing.spent import NOTHING, Generation, Spent, spent_by
 from quintet_gateway.budget import Plan
 from quintet_gateway.degradation import Degradations, reason_value
 from quintet_servicekit import telemetry
@@ -30,14 +32,21 @@ class Chain:
     """Makes the calls of one request, each with its share of the time that is left, and
     notes them, as well as what is served for those that fail.
 
-    Without a `plan` each call gets all the time that is left. `left_out` takes what was
+    Without a `plan` each call gets all the time that is left. `meter` adds up what the
+    calls cost. `left_out` takes what was
     found and is not in the prompt; `model` the name of the generator's model that is wanted,
     once it is known, for which time is kept free.
     """
 
     def __init__(
-        self, deadline: Deadline, plan: Plan | None = None, *, fail_if_degraded: bool = False
+        self,
+        deadline: Deadline,
+        plan: Plan | None = None,
+        *,
+        meter: Meter | None = None,
+        fail_if_degraded: bool = False,
     ) -> None:
+        self.meter = meter or Meter()
         self.degradations = Degradations(forbidden=fail_if_degraded)
         self.left_out: list[pb.LeftOut] = []
         self.model = ""
@@ -60,34 +69,40 @@ class Chain:
         `replaceable`: something else is served if it fails, so it is not waited for as
         long as there is time.
         """
-        with self._hop(peer, method) as hop:
+        spent = NOTHING
+        with self._hop(peer, method, lambda _: spent) as hop:
             budget = self._deadline.remaining(peer.name)
             if self._plan is not None:
                 budget = self._plan.share(method, budget, self.model, replaceable=replaceable)
             set_seconds(hop.budget, budget)
             response = await peer.unary(method, call, request, timeout=budget)
+            hop.model = getattr(response, "model", "")
+            _note_cache(hop, response)
+            spent = spent_by(response)
         if self._plan is not None:
             self._plan.answered(method, _seconds(hop.duration))
-        hop.model = getattr(response, "model", "")
-        _note_cache(hop, response)
         return response
 
     async def stream(
         self,
         peer: Peer,
         method: str,
-        call: grpc.aio.UnaryStreamMultiCallable[Request, Response],
-        request: Request,
+        call: grpc.aio.UnaryStreamMultiCallable[
+            generator_pb.GenerateRequest, generator_pb.GenerateStreamResponse
+        ],
+        request: generator_pb.GenerateRequest,
         *,
         model: str = "",
         replaceable: bool = False,
-    ) -> AsyncGenerator[Response]:
-        """Yield the responses of a streaming call of `model`; raises as `Peer.stream` does.
+    ) -> AsyncGenerator[generator_pb.GenerateStreamResponse]:
+        """Yield the events of an answer of `model`; raises as `Peer.stream` does.
 
         `replaceable`: something else is tried if it does not begin, so time for that is
         kept free.
         """
-        with self._hop(peer, method) as hop:
+        generation = Generation(request)
+        with self._hop(peer, method, lambda failed: generation.spent(failed=failed)) as hop:
+            hop.model = model
             timeout, first = self._deadline.remaining(peer.name), None
             if self._plan is not None:
                 if replaceable:
@@ -99,12 +114,11 @@ class Chain:
                 async for response in responses:
                     if not hop.HasField("first_message"):
                         self._note_first(hop, model)
+                    generation.note(response)
+                    if response.HasField("completed"):
+                        hop.model = response.completed.model
+                        _note_cache(hop, response.completed)
                     yield response
-
-    def complete(self, last: generator_pb.Completed) -> None:
-        """Note what only the last message of the latest call's stream says."""
-        self._hops[-1].model = last.model
-        _note_cache(self._hops[-1], last)
 
     def is_short(self, method: str) -> bool:
         """Whether too little time is left for a call of that method."""
@@ -132,7 +146,8 @@ class Chain:
         return trail
 
     @contextmanager
-    def _hop(self, peer: Peer, method: str) -> Iterator[pb.Hop]:
+    def _hop(self, peer: Peer, method: str, spent: Callable[[bool], Spent]) -> Iterator[pb.Hop]:
+        """Note a call; `spent` tells what it took, once it has ended, by whether it failed."""
         hop = pb.Hop(service=peer.name, method=method)
         set_seconds(hop.start, self._since_arrival())
         self._hops.append(hop)
@@ -142,8 +157,10 @@ class Chain:
             hop.failure = reason_value(error)
             raise
         finally:
-            set_seconds(hop.duration, self._since_arrival() - _seconds(hop.start))
+            seconds = self._since_arrival() - _seconds(hop.start)
+            set_seconds(hop.duration, seconds)
             set_seconds(hop.left, max(0.0, self._left()))
+            self.meter.called(hop.service, hop.model, seconds, spent(bool(hop.failure)), hop.cache)
 
     def _note_first(self, hop: pb.Hop, model: str) -> None:
         seconds = self._since_arrival() - _seconds(hop.start)

@@ -40,6 +40,7 @@ class Collector:
             self.response.dropped_sentences = completed.dropped_sentences
             self.response.removed_loads = completed.removed_loads
             self.response.resolved_question = completed.resolved_question
+            self.response.bill.CopyFrom(completed.bill)
             if completed.HasField("abstention"):
                 self.response.abstention.CopyFrom(completed.abstention)
 
@@ -67,6 +68,7 @@ def events_of(response: pb.AskResponse) -> Iterator[pb.AskStreamResponse]:
             dropped_sentences=response.dropped_sentences,
             removed_loads=response.removed_loads,
             resolved_question=response.resolved_question,
+            bill=response.bill,
             abstention=response.abstention if response.HasField("abstention") else None,
         )
     )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from quintet.gateway.v1 import gateway_service_pb2 as pb
 from quintet_gateway import validate
+from quintet_gateway.billing.meter import Meter
 from quintet_gateway.chain import Chain
 from quintet_gateway.concurrently import each
 from quintet_gateway.degradation import reason_value
@@ -30,12 +31,16 @@ class StreamLimits:
 
 
 class IngestStream:
-    """One call of Ingest, which the caller may end at `deadline`."""
+    """One call of Ingest, which the caller may end at `deadline`; `meter` adds up what
+    its documents cost."""
 
-    def __init__(self, ingester: Ingester, limits: StreamLimits, deadline: Deadline) -> None:
+    def __init__(
+        self, ingester: Ingester, limits: StreamLimits, deadline: Deadline, meter: Meter
+    ) -> None:
         self._ingester = ingester
         self._limits = limits
         self._deadline = deadline
+        self._meter = meter
         self._seen: set[bytes] = set()
 
     async def acknowledgements(
@@ -58,13 +63,16 @@ class IngestStream:
         index, request = item
         # An id too long to be stored is too long to be sent back whole.
         response = pb.IngestResponse(index=index, document_id=request.document.id[:512])
+        meter = self._meter.part()
         try:
             self._check(request)
             with telemetry.tracer().start_as_current_span("ingest document"):
                 deadline = self._deadline.or_after(self._limits.document_seconds)
-                response.ingested.CopyFrom(await self._ingester.ingest(Chain(deadline), request))
+                chain = Chain(deadline, meter=meter)
+                response.ingested.CopyFrom(await self._ingester.ingest(chain, request))
         except ServiceError as error:
             response.refused.CopyFrom(_refused(error))
+        response.bill.CopyFrom(meter.bill())
         return response
 
     def _check(self, request: pb.IngestRequest) -> None:

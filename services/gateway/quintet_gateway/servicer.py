@@ -14,6 +14,9 @@ from quintet.retriever.v1 import link_service_pb2 as links_pb
 from quintet.retriever.v1 import retriever_service_pb2 as retriever_pb
 from quintet_gateway import validate
 from quintet_gateway.ask import Asker
+from quintet_gateway.billing.meter import Meter
+from quintet_gateway.billing.prices import PriceTable
+from quintet_gateway.billing.trailers import billed
 from quintet_gateway.budget import Plan
 from quintet_gateway.cache_admin import CacheAdmin
 from quintet_gateway.catalog import Catalog
@@ -40,7 +43,8 @@ class GatewayServicer(GatewayServiceServicer):
     """See the contract for each method.
 
     `ask_seconds` is the deadline of a unary call whose caller gave none; the plans share
-    out a question's and a search's.
+    out a question's and a search's; by the `prices` bills
+    are made.
     """
 
     def __init__(
@@ -57,6 +61,7 @@ class GatewayServicer(GatewayServiceServicer):
         caches: CacheAdmin,
         teller: StatusTeller,
         *,
+        prices: PriceTable,
         ask_plan: Plan,
         search_plan: Plan,
         stream_limits: StreamLimits,
@@ -74,6 +79,7 @@ class GatewayServicer(GatewayServiceServicer):
         self._reembedder = reembedder
         self._caches = caches
         self._teller = teller
+        self._prices = prices
         self._ask_plan = ask_plan
         self._search_plan = search_plan
         self._stream_limits = stream_limits
@@ -84,26 +90,35 @@ class GatewayServicer(GatewayServiceServicer):
         self, context: Context, plan: Plan | None = None, *, fail_if_degraded: bool = False
     ) -> Chain:
         deadline = Deadline.of_call(context, self._ask_seconds)
-        return Chain(deadline, plan, fail_if_degraded=fail_if_degraded)
+        # What is planned is what is paid for; the rest is managing.
+        meter = Meter(self._prices) if plan else None
+        return Chain(deadline, plan, meter=meter, fail_if_degraded=fail_if_degraded)
 
     def _asked(self, request: pb.AskRequest, context: Context) -> Chain:
         validate.question(request, max_chars=self._max_question_chars)
         return self._chain(context, self._ask_plan, fail_if_degraded=request.fail_if_degraded)
 
     async def Ask(self, request: pb.AskRequest, context: Context) -> pb.AskResponse:
-        return await self._asker.whole(self._asked(request, context), request)
+        chain = self._asked(request, context)
+        with billed(chain.meter, context):
+            return await self._asker.whole(chain, request)
 
     async def AskStream(
         self, request: pb.AskRequest, context: Context
     ) -> AsyncGenerator[pb.AskStreamResponse]:
         chain = self._asked(request, context)
-        async with aclosing(self._asker.stream(chain, request)) as events:
-            async for event in events:
-                yield event
+        with billed(chain.meter, context):
+            async with aclosing(self._asker.stream(chain, request)) as events:
+                async for event in events:
+                    yield event
 
     async def Search(self, request: pb.SearchRequest, context: Context) -> pb.SearchResponse:
         validate.query(request, max_chars=self._max_question_chars)
         chain = self._chain(context, self._search_plan, fail_if_degraded=request.fail_if_degraded)
+        with billed(chain.meter, context):
+            return await self._searched(chain, request)
+
+    async def _searched(self, chain: Chain, request: pb.SearchRequest) -> pb.SearchResponse:
         need = self._freshness.need(request.collection, request.consistency)
         wanted = request.k or DEFAULT_HITS
         found = await self._searcher.find(
@@ -140,6 +155,7 @@ class GatewayServicer(GatewayServiceServicer):
             exhausted=found.exhausted,
             compared_all=found.compared_all,
             degradations=chain.degradations.messages,
+            bill=chain.meter.bill(),
         )
 
     async def Ingest(
@@ -148,10 +164,12 @@ class GatewayServicer(GatewayServiceServicer):
         # Documents can wait, whatever the caller says; a person who asks cannot.
         priority_now.set(Priority.BULK)
         deadline = Deadline.of_call(context, default=float("inf"))
-        stream = IngestStream(self._ingester, self._stream_limits, deadline)
-        async with aclosing(stream.acknowledgements(request_iterator)) as responses:
-            async for response in responses:
-                yield response
+        meter = Meter(self._prices)
+        stream = IngestStream(self._ingester, self._stream_limits, deadline, meter)
+        with billed(meter, context):
+            async with aclosing(stream.acknowledgements(request_iterator)) as responses:
+                async for response in responses:
+                    yield response
 
     async def GetDocument(
         self, request: pb.GetDocumentRequest, context: Context
@@ -284,13 +302,15 @@ class GatewayServicer(GatewayServiceServicer):
         priority_now.set(Priority.BULK)
         deadline = Deadline.of_call(context, default=float("inf"))
         seconds = self._stream_limits.document_seconds
+        meter = Meter(self._prices)
 
         def new_chain() -> Chain:
-            return Chain(deadline.or_after(seconds), fail_if_degraded=True)
+            return Chain(deadline.or_after(seconds), meter=meter, fail_if_degraded=True)
 
-        async with aclosing(self._reembedder.events(request, new_chain)) as events:
-            async for event in events:
-                yield event
+        with billed(meter, context):
+            async with aclosing(self._reembedder.events(request, new_chain)) as events:
+                async for event in events:
+                    yield event
 
     async def GetStatus(
         self, request: pb.GetStatusRequest, context: Context

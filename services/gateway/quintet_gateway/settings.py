@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
+from quintet_gateway.billing.prices import SHIPPED
 from quintet_servicekit.breaker_policy import BreakerSettings
 from quintet_servicekit.cache import CacheSettings
 from quintet_servicekit.postgres.settings import PostgresSettings
@@ -88,6 +91,10 @@ class Settings(PostgresSettings):
     """Least cosine of two questions' vectors for that."""
     semantic_questions: int = Field(20_000, ge=1, le=10_000_000)
     """Most questions that can be found in that way, 2 KiB each."""
+
+    prices_file: Path = SHIPPED
+    """Price table by which bills are made, a YAML file; docs/cost.md describes it. The
+    shipped one prices tokens at nothing and compute at what two virtual CPUs cost."""
 
     ask_seconds: float = Field(30.0, gt=0, le=600)
     """Deadline of a question, and of every other unary call, whose caller gave none."""

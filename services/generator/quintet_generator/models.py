@@ -108,7 +108,8 @@ class Finished:
     """The end of an answer and what it took, in the model's own tokens.
 
     `is_estimate` tells that the counts are one, and `logprobs` has the answer's tokens
-    if they were asked for.
+    if they were asked for. `cached_prompt_tokens` are those of the prompt that another
+    server had cached.
     """
 
     reason: FinishReason
@@ -116,6 +117,7 @@ class Finished:
     completion_tokens: int
     is_estimate: bool = False
     logprobs: tuple[TokenLogprob, ...] = ()
+    cached_prompt_tokens: int = 0
 
 
 Event = TextDelta | Citation | Finished

@@ -229,6 +229,7 @@ class _Answer:
         self._reason: FinishReason | None = None
         self._prompt_tokens: int | None = None
         self._completion_tokens: int | None = None
+        self._cached_prompt_tokens = 0
 
     @property
     def stopped(self) -> bool:
@@ -246,6 +247,7 @@ class _Answer:
         if chunk.completion_tokens is not None:
             self._prompt_tokens = chunk.prompt_tokens
             self._completion_tokens = chunk.completion_tokens
+            self._cached_prompt_tokens = chunk.cached_prompt_tokens
         if text := self._stops.push(chunk.text):
             yield TextDelta(text)
 
@@ -258,7 +260,14 @@ class _Answer:
             prompt_tokens = math.ceil(self._prompt_chars / CHARS_A_TOKEN)
             completion_tokens = self._pieces
         reason = FinishReason.STOP if self.stopped else self._reason or FinishReason.STOP
-        yield Finished(reason, prompt_tokens, completion_tokens, is_estimate, tuple(self._logprobs))
+        yield Finished(
+            reason,
+            prompt_tokens,
+            completion_tokens,
+            is_estimate,
+            tuple(self._logprobs),
+            self._cached_prompt_tokens,
+        )
 
 
 def _as_text(content: str) -> str:

@@ -25,6 +25,7 @@ class Chunk:
     finish_reason: FinishReason | None = None
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    cached_prompt_tokens: int = 0
 
 
 def parse(data: str) -> Chunk:
@@ -45,11 +46,16 @@ def _chunk(value: dict[str, Any]) -> Chunk:
     prompt_tokens, completion_tokens = (
         _count(usage.get(f"{side}_tokens")) for side in ("prompt", "completion")
     )
+    cached = _count((usage.get("prompt_tokens_details") or {}).get("cached_tokens")) or 0
     choices = value.get("choices")
     if not choices:
         if not usage and choices is None:
             raise ChunkError("sent a malformed piece of the answer")
-        return Chunk(prompt_tokens=prompt_tokens, completion_tokens=completion_tokens)
+        return Chunk(
+            prompt_tokens=prompt_tokens,
+            completion_tokens=completion_tokens,
+            cached_prompt_tokens=cached,
+        )
     choice = choices[0]
     text = (choice.get("delta") or {}).get("content") or ""
     if not isinstance(text, str):
@@ -64,6 +70,7 @@ def _chunk(value: dict[str, Any]) -> Chunk:
         _FINISH_REASONS[finish] if finish else None,
         prompt_tokens,
         completion_tokens,
+        cached,
     )
 
 

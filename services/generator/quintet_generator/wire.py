@@ -116,6 +116,7 @@ def _finished(finished: Finished) -> pb.Completed:
             prompt_tokens=finished.prompt_tokens,
             completion_tokens=finished.completion_tokens,
             estimated=finished.is_estimate,
+            cached_prompt_tokens=finished.cached_prompt_tokens,
         ),
         logprobs=[pb.TokenLogprob(token=it.text, logprob=it.logprob) for it in finished.logprobs],
     )
@@ -128,6 +129,7 @@ def _finished_of(message: pb.Completed | pb.GenerateResponse) -> Finished:
         completion_tokens=message.usage.completion_tokens,
         is_estimate=message.usage.estimated,
         logprobs=tuple(TokenLogprob(it.token, it.logprob) for it in message.logprobs),
+        cached_prompt_tokens=message.usage.cached_prompt_tokens,
     )
 
 

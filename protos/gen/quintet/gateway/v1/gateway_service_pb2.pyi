@@ -14,6 +14,7 @@ from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from quintet.cache.v1 import cache_service_pb2 as _cache_service_pb2
 from quintet.errors.v1 import error_reason_pb2 as _error_reason_pb2
+from quintet.gateway.v1 import bill_pb2 as _bill_pb2
 from quintet.generator.v1 import generator_service_pb2 as _generator_service_pb2
 from quintet.retriever.v1 import link_service_pb2 as _link_service_pb2
 from quintet.retriever.v1 import retriever_service_pb2 as _retriever_service_pb2
@@ -712,6 +713,7 @@ class Usage(_message.Message):
     COMPLETION_TOKENS_FIELD_NUMBER: _builtins.int
     EMBEDDING_TOKENS_FIELD_NUMBER: _builtins.int
     ESTIMATED_FIELD_NUMBER: _builtins.int
+    CACHED_PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
     prompt_tokens: _builtins.int
     """Tokens of the generator's prompt, in its model's own tokens."""
     completion_tokens: _builtins.int
@@ -720,6 +722,8 @@ class Usage(_message.Message):
     """Tokens that were embedded for the question. 0 if nothing was."""
     estimated: _builtins.bool
     """Whether the generator's counts are an estimate. Default false."""
+    cached_prompt_tokens: _builtins.int
+    """Those of `prompt_tokens` that the server that runs the model had cached."""
     def __init__(
         self,
         *,
@@ -727,10 +731,11 @@ class Usage(_message.Message):
         completion_tokens: _builtins.int = ...,
         embedding_tokens: _builtins.int = ...,
         estimated: _builtins.bool = ...,
+        cached_prompt_tokens: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["completion_tokens", b"completion_tokens", "embedding_tokens", b"embedding_tokens", "estimated", b"estimated", "prompt_tokens", b"prompt_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached_prompt_tokens", b"cached_prompt_tokens", "completion_tokens", b"completion_tokens", "embedding_tokens", b"embedding_tokens", "estimated", b"estimated", "prompt_tokens", b"prompt_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -959,6 +964,7 @@ class AskResponse(_message.Message):
     ABSTENTION_FIELD_NUMBER: _builtins.int
     RESOLVED_QUESTION_FIELD_NUMBER: _builtins.int
     REMOVED_LOADS_FIELD_NUMBER: _builtins.int
+    BILL_FIELD_NUMBER: _builtins.int
     answer: _builtins.str
     """The answer."""
     model: _builtins.str
@@ -1023,6 +1029,10 @@ class AskResponse(_message.Message):
         question that is not in English, or of no words but function words.
         """
 
+    @_builtins.property
+    def bill(self) -> _bill_pb2.Bill:
+        """What it cost, and what caches saved."""
+
     def __init__(
         self,
         *,
@@ -1043,10 +1053,11 @@ class AskResponse(_message.Message):
         abstention: Global___Abstention | None = ...,
         resolved_question: _builtins.str = ...,
         removed_loads: _builtins.int = ...,
+        bill: _bill_pb2.Bill | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["abstention", b"abstention", "cache", b"cache", "trail", b"trail", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["abstention", b"abstention", "bill", b"bill", "cache", b"cache", "trail", b"trail", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["abstention", b"abstention", "answer", b"answer", "cache", b"cache", "citations", b"citations", "consistency_token", b"consistency_token", "degradations", b"degradations", "dropped_sentences", b"dropped_sentences", "finish_reason", b"finish_reason", "model", b"model", "model_revision", b"model_revision", "passages", b"passages", "prompt_revision", b"prompt_revision", "removed_loads", b"removed_loads", "resolved_question", b"resolved_question", "sentences", b"sentences", "trail", b"trail", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abstention", b"abstention", "answer", b"answer", "bill", b"bill", "cache", b"cache", "citations", b"citations", "consistency_token", b"consistency_token", "degradations", b"degradations", "dropped_sentences", b"dropped_sentences", "finish_reason", b"finish_reason", "model", b"model", "model_revision", b"model_revision", "passages", b"passages", "prompt_revision", b"prompt_revision", "removed_loads", b"removed_loads", "resolved_question", b"resolved_question", "sentences", b"sentences", "trail", b"trail", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1117,6 +1128,7 @@ class Completed(_message.Message):
     ABSTENTION_FIELD_NUMBER: _builtins.int
     RESOLVED_QUESTION_FIELD_NUMBER: _builtins.int
     REMOVED_LOADS_FIELD_NUMBER: _builtins.int
+    BILL_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Name of the model that answered."""
     finish_reason: _generator_service_pb2.FinishReason.ValueType
@@ -1153,6 +1165,10 @@ class Completed(_message.Message):
     def abstention(self) -> Global___Abstention:
         """As in AskResponse."""
 
+    @_builtins.property
+    def bill(self) -> _bill_pb2.Bill:
+        """As in AskResponse."""
+
     def __init__(
         self,
         *,
@@ -1169,10 +1185,11 @@ class Completed(_message.Message):
         abstention: Global___Abstention | None = ...,
         resolved_question: _builtins.str = ...,
         removed_loads: _builtins.int = ...,
+        bill: _bill_pb2.Bill | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["abstention", b"abstention", "cache", b"cache", "trail", b"trail", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["abstention", b"abstention", "bill", b"bill", "cache", b"cache", "trail", b"trail", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["abstention", b"abstention", "cache", b"cache", "consistency_token", b"consistency_token", "degradations", b"degradations", "dropped_sentences", b"dropped_sentences", "finish_reason", b"finish_reason", "model", b"model", "model_revision", b"model_revision", "prompt_revision", b"prompt_revision", "removed_loads", b"removed_loads", "resolved_question", b"resolved_question", "trail", b"trail", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abstention", b"abstention", "bill", b"bill", "cache", b"cache", "consistency_token", b"consistency_token", "degradations", b"degradations", "dropped_sentences", b"dropped_sentences", "finish_reason", b"finish_reason", "model", b"model", "model_revision", b"model_revision", "prompt_revision", b"prompt_revision", "removed_loads", b"removed_loads", "resolved_question", b"resolved_question", "trail", b"trail", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1302,6 +1319,7 @@ class SearchResponse(_message.Message):
     EXHAUSTED_FIELD_NUMBER: _builtins.int
     COMPARED_ALL_FIELD_NUMBER: _builtins.int
     LINKED_FIELD_NUMBER: _builtins.int
+    BILL_FIELD_NUMBER: _builtins.int
     mode: _retriever_service_pb2.SearchMode.ValueType
     """The mode that was used; never unspecified."""
     consistency_token: _builtins.str
@@ -1328,6 +1346,10 @@ class SearchResponse(_message.Message):
     def linked(self) -> _containers.RepeatedCompositeFieldContainer[_link_service_pb2.RelatedPassage]:
         """What was found through links, the best first; only with `linked_passages`."""
 
+    @_builtins.property
+    def bill(self) -> _bill_pb2.Bill:
+        """What it cost, and what caches saved."""
+
     def __init__(
         self,
         *,
@@ -1339,10 +1361,11 @@ class SearchResponse(_message.Message):
         exhausted: _builtins.bool = ...,
         compared_all: _builtins.bool = ...,
         linked: _abc.Iterable[_link_service_pb2.RelatedPassage] | None = ...,
+        bill: _bill_pb2.Bill | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["trail", b"trail"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bill", b"bill", "trail", b"trail"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["compared_all", b"compared_all", "consistency_token", b"consistency_token", "degradations", b"degradations", "exhausted", b"exhausted", "hits", b"hits", "linked", b"linked", "mode", b"mode", "trail", b"trail"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bill", b"bill", "compared_all", b"compared_all", "consistency_token", b"consistency_token", "degradations", b"degradations", "exhausted", b"exhausted", "hits", b"hits", "linked", b"linked", "mode", b"mode", "trail", b"trail"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1529,6 +1552,7 @@ class IngestResponse(_message.Message):
     DOCUMENT_ID_FIELD_NUMBER: _builtins.int
     INGESTED_FIELD_NUMBER: _builtins.int
     REFUSED_FIELD_NUMBER: _builtins.int
+    BILL_FIELD_NUMBER: _builtins.int
     index: _builtins.int
     """Place of the document in the stream, from 0."""
     document_id: _builtins.str
@@ -1541,6 +1565,10 @@ class IngestResponse(_message.Message):
     def refused(self) -> Global___Refused:
         """It was refused."""
 
+    @_builtins.property
+    def bill(self) -> _bill_pb2.Bill:
+        """What it cost, also if it was refused."""
+
     def __init__(
         self,
         *,
@@ -1548,10 +1576,11 @@ class IngestResponse(_message.Message):
         document_id: _builtins.str = ...,
         ingested: Global___Ingested | None = ...,
         refused: Global___Refused | None = ...,
+        bill: _bill_pb2.Bill | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ingested", b"ingested", "refused", b"refused", "result", b"result"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bill", b"bill", "ingested", b"ingested", "refused", b"refused", "result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["document_id", b"document_id", "index", b"index", "ingested", b"ingested", "refused", b"refused", "result", b"result"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bill", b"bill", "document_id", b"document_id", "index", b"index", "ingested", b"ingested", "refused", b"refused", "result", b"result"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["ingested", "refused"]  # noqa: Y015
     _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015

@@ -1,0 +1,26 @@
+"""What an answer cost, in plain words."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from quintet.gateway.v1.bill_pb2 import Bill
+
+
+def line(bill: Bill) -> str:
+    """Return a bill as one line: "cost 0.000044 USD (generator 0.00004), caches saved 0.0001
+    USD"; "" for none."""
+    if not bill.currency:
+        return ""
+    told = f"{'about ' if bill.estimated else ''}{amount(bill.cost_nanos)} {bill.currency}"
+    dearest = max(bill.lines, key=lambda it: it.cost_nanos, default=None)
+    if dearest is not None and dearest.cost_nanos:
+        told += f" ({dearest.hop} {amount(dearest.cost_nanos)})"
+    saved = f", caches saved {amount(bill.saved_nanos)} {bill.currency}" if bill.saved_nanos else ""
+    return f"cost {told}{saved}"
+
+
+def amount(nanos: int) -> str:
+    """Return nano-units as units, to the digit: "0.0000444"."""
+    digits = f"{Decimal(nanos).scaleb(-9):.9f}".rstrip("0")
+    return digits.removesuffix(".") or "0"

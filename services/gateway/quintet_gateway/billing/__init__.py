@@ -1,0 +1,1 @@
+"""What requests cost: the price table, and the bill of each request."""

@@ -1,0 +1,205 @@
+"""Adds up what a request costs, call by call.
+
+Every call is counted when it ends, whatever way it ends, so that what a failed or
+abandoned request took is in the metrics all the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+from prometheus_client import Counter
+
+from quintet.cache.v1 import cache_service_pb2 as cache_pb
+from quintet.gateway.v1 import bill_pb2 as pb
+from quintet_gateway.billing.prices import FREE, Price, PriceTable, today
+from quintet_gateway.billing.spent import NOTHING, Spent
+
+_LABELS = ("model", "hop")
+_COST = Counter(
+    "quintet_cost_micros_total",
+    "Cost of calls, in micro-units (1e-6) of the price table's currency.",
+    _LABELS,
+)
+_SAVED = Counter(
+    "quintet_cost_saved_micros_total",
+    "What kept results saved, in micro-units of the price table's currency.",
+    _LABELS,
+)
+_UNPRICED = Counter(
+    "quintet_cost_unpriced_calls_total", "Calls that the price table has no price for.", _LABELS
+)
+_cost, _saved, _unpriced = (cache(it.labels) for it in (_COST, _SAVED, _UNPRICED))
+
+_NANOS_AN_HOUR = 3_600 * 10**9
+_PICOS_A_MICRO = 10**6
+_PICOS_A_NANO = 10**3
+_SERVED = (cache_pb.CACHE_OUTCOME_HIT, cache_pb.CACHE_OUTCOME_STALE, cache_pb.CACHE_OUTCOME_SHARED)
+
+
+@dataclass(slots=True)
+class _Line:
+    """Sums of one hop and model; amounts in pico-units, in which every price of a token
+    is whole."""
+
+    input: int = 0
+    cached_input: int = 0
+    output: int = 0
+    embedding: int = 0
+    compute_ns: int = 0
+    cost: int = 0
+    saved: int = 0
+    estimated: bool = False
+    unpriced: bool = False
+
+
+class Meter:
+    """The bill of one request, by the prices of the day on which it came."""
+
+    def __init__(self, prices: PriceTable = FREE) -> None:
+        self._prices = prices
+        self._whole: Meter | None = None
+        self._day = today()
+        self._lines: dict[tuple[str, str], _Line] = {}
+
+    @property
+    def tokens(self) -> int:
+        """All tokens that were read, written and embedded for the request."""
+        return sum(
+            it.input + it.cached_input + it.output + it.embedding for it in self._lines.values()
+        )
+
+    def part(self) -> Meter:
+        """Return the meter of a part of the request: what it counts is counted here too."""
+        part = Meter(self._prices)
+        part._whole = self
+        return part
+
+    def called(
+        self,
+        hop: str,
+        model: str,
+        seconds: float,
+        spent: Spent = NOTHING,
+        use: cache_pb.CacheUse | None = None,
+    ) -> None:
+        """Count a call that the gateway waited `seconds` for and whose cache did `use`.
+
+        What the cache served is saved and the rest is paid. Of a batch of which it served
+        some, tokens are shared out by number.
+        """
+        use = use or cache_pb.CacheUse()
+        fresh, of = _fresh(use)
+        paid = _share(spent, fresh, of)
+        waited_ns = round(seconds * 1e9) if fresh else 0
+        saved_ns = use.saved.ToNanoseconds()
+        price = self._prices.of(hop, model, self._day)
+        cost = saved = 0
+        if price is not None:
+            cost = _amount(price, paid, waited_ns)
+            # What is paid and what is saved together are what all of it would have cost.
+            saved = _amount(price, spent, 0) - _amount(price, paid, 0)
+            saved += _compute(price, saved_ns)
+            _cost(model, hop).inc(cost / _PICOS_A_MICRO)
+            _saved(model, hop).inc(saved / _PICOS_A_MICRO)
+        elif self._prices is not FREE:
+            _unpriced(model, hop).inc()
+        line = _Line(
+            paid.input,
+            paid.cached_input,
+            paid.output,
+            paid.embedding,
+            waited_ns,
+            cost,
+            saved,
+            paid.estimated,
+            price is None,
+        )
+        self._add(hop, model, line)
+
+    def spared(self, bill: pb.Bill) -> None:
+        """Count the whole bill of a kept answer, or of one that another caller asks for, as
+        saved."""
+        for line in bill.lines:
+            saved = line.cost_nanos + line.saved_nanos
+            if not saved or bill.currency != self._prices.currency:
+                continue
+            _saved(line.model, line.hop).inc(saved * _PICOS_A_NANO / _PICOS_A_MICRO)
+            self._add(line.hop, line.model, _Line(saved=saved * _PICOS_A_NANO))
+
+    def bill(self) -> pb.Bill:
+        """Return the bill so far; each line is rounded to the nearest nano-unit."""
+        bill = pb.Bill(currency=self._prices.currency)
+        for (hop, model), it in self._lines.items():
+            line = bill.lines.add(
+                hop=hop,
+                model=model,
+                input_tokens=it.input,
+                cached_input_tokens=it.cached_input,
+                output_tokens=it.output,
+                embedding_tokens=it.embedding,
+                cost_nanos=_nanos(it.cost),
+                saved_nanos=_nanos(it.saved),
+                estimated=it.estimated,
+                unpriced=it.unpriced,
+            )
+            if it.compute_ns:
+                line.compute.FromNanoseconds(it.compute_ns)
+            bill.cost_nanos += line.cost_nanos
+            bill.saved_nanos += line.saved_nanos
+            bill.estimated |= it.estimated
+        return bill
+
+    def _add(self, hop: str, model: str, more: _Line) -> None:
+        line = self._lines.setdefault((hop, model), _Line())
+        line.input += more.input
+        line.cached_input += more.cached_input
+        line.output += more.output
+        line.embedding += more.embedding
+        line.compute_ns += more.compute_ns
+        line.cost += more.cost
+        line.saved += more.saved
+        line.estimated |= more.estimated
+        line.unpriced |= more.unpriced
+        if self._whole is not None:
+            self._whole._add(hop, model, more)
+
+
+def _fresh(use: cache_pb.CacheUse) -> tuple[int, int]:
+    """Return how many of a call's results were computed for it, and of how many."""
+    if use.lookups > 1:
+        return use.lookups - use.hits, use.lookups
+    return int(use.outcome not in _SERVED), 1
+
+
+def _share(spent: Spent, part: int, of: int) -> Spent:
+    """Return that part of what was spent, each number rounded up."""
+    if part == of:
+        return spent
+    return Spent(
+        input=-(-spent.input * part // of),
+        cached_input=-(-spent.cached_input * part // of),
+        output=-(-spent.output * part // of),
+        embedding=-(-spent.embedding * part // of),
+        estimated=bool(part),
+    )
+
+
+def _amount(price: Price, spent: Spent, waited_ns: int) -> int:
+    cached = price.cached_input_per_million
+    return (
+        spent.input * price.input_per_million
+        + spent.cached_input * (price.input_per_million if cached is None else cached)
+        + spent.output * price.output_per_million
+        + spent.embedding * price.embedding_per_million
+        + _compute(price, waited_ns)
+    )
+
+
+def _compute(price: Price, nanoseconds: int) -> int:
+    return nanoseconds * price.compute_per_hour * _PICOS_A_MICRO // _NANOS_AN_HOUR
+
+
+def _nanos(picos: int) -> int:
+    return (picos + _PICOS_A_NANO // 2) // _PICOS_A_NANO

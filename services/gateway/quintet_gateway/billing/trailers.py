@@ -1,0 +1,39 @@
+"""The bill in a response's trailers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import grpc
+from opentelemetry import trace
+
+from quintet_gateway.billing.meter import Meter
+from quintet_servicekit.trailers import add_trailers
+
+COST_KEY = "quintet-cost-nanos"
+"""What the request cost."""
+SAVED_KEY = "quintet-cost-saved-nanos"
+"""What kept results saved."""
+BILL_KEY = "quintet-cost-bill-bin"
+"""The whole `Bill`."""
+
+
+@contextmanager
+def billed(meter: Meter, context: grpc.aio.ServicerContext[Any, Any]) -> Iterator[None]:
+    """Tell the bill of what is within in the call's trailers and on its span, whatever way
+    it ends."""
+    try:
+        yield
+    finally:
+        bill = meter.bill()
+        add_trailers(
+            context,
+            (COST_KEY, str(bill.cost_nanos)),
+            (SAVED_KEY, str(bill.saved_nanos)),
+            (BILL_KEY, bill.SerializeToString()),
+        )
+        trace.get_current_span().set_attributes(
+            {"quintet.cost.nanos": bill.cost_nanos, "quintet.cost.saved_nanos": bill.saved_nanos}
+        )
