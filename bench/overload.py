@@ -16,7 +16,7 @@ from bench.figures import Figure, alone, compared
 from bench.ingest import ingest
 from bench.run import NO_CACHES, Run
 from bench.workers.open_loop import Call
-from quintet_local.supervisor import SERVICES, Stack, running_stack
+from quintet_local.supervisor import OPEN, SERVICES, Stack, running_stack
 
 COLLECTION = "reference"
 DEADLINE = 0.8
@@ -40,7 +40,7 @@ async def bench(run: Run) -> list[Figure]:
     ):
         run.say(f"{name}: the five services: starting")
         folder = run.folder / ("new" if distinct else "repeated")
-        async with running_stack(folder, environment=environment) as stack:
+        async with running_stack(folder, environment=environment | OPEN) as stack:
             found += await _measured(run, stack, name, distinct=distinct)
     return found
 

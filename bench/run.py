@@ -13,7 +13,7 @@ from bench.figures import shown
 from bench.worker import Worker, running_worker
 from quintet_local.service import Service
 from quintet_local.settings import LocalSettings
-from quintet_local.supervisor import SERVICES, Stack, running_stack
+from quintet_local.supervisor import OPEN, SERVICES, Stack, running_stack
 
 Contender = Callable[[], Awaitable[float]]
 """Does its work once and returns what it measured."""
@@ -119,6 +119,7 @@ class Run:
             name,
             {k: v for k, v in os.environ.items() if k != "OTEL_EXPORTER_OTLP_ENDPOINT"}
             | NO_CACHES
+            | OPEN
             | settings,
             log_file=self.folder / f"{name}.log",
             settings=LocalSettings(),
@@ -140,7 +141,7 @@ class Run:
         if not self._cached:
             self.say("the five services with their caches: starting")
             few = {f"QUINTET_{service.upper()}_TRACE_RATIO": "0.01" for service in SERVICES}
-            running = running_stack(self.folder / "cached", environment=few)
+            running = running_stack(self.folder / "cached", environment=few | OPEN)
             self._cached.append(await self.resources.enter_async_context(running))
         yield self._cached[0]
 
@@ -150,7 +151,7 @@ class Run:
         bench ends, in a quick run until the last one does."""
         if not self._shared:
             self.say("the five services: starting")
-            running = running_stack(self.folder / "stack", environment=NO_CACHES)
+            running = running_stack(self.folder / "stack", environment=NO_CACHES | OPEN)
             self._shared.append(await self.resources.enter_async_context(running))
         yield self._shared[0]
 

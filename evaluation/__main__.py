@@ -21,7 +21,7 @@ from evaluation.scoring import score
 from evaluation.sets import SOURCES, load
 from evaluation.through_gateway import MODES, ingested, run_of
 from quintet.gateway.v1.gateway_service_pb2_grpc import GatewayServiceStub
-from quintet_local.supervisor import running_stack
+from quintet_local.supervisor import OPEN, running_stack
 
 NAMES = [*SOURCES, CHUNKING]
 """What can be evaluated."""
@@ -34,7 +34,7 @@ async def evaluate(names: Sequence[str], data: Path, report: Report) -> None:
     date = commit_date()
     with tempfile.TemporaryDirectory(prefix="quintet-evaluation-") as folder:
         async with (
-            running_stack(Path(folder) / "state", environment=NO_CACHES) as stack,
+            running_stack(Path(folder) / "state", environment=NO_CACHES | OPEN) as stack,
             grpc.aio.insecure_channel(stack.gateway) as channel,
         ):
             stub = GatewayServiceStub(channel)

@@ -27,7 +27,7 @@ from bench.answer_quality import contains, is_exact, token_f1
 from quintet.gateway.v1 import gateway_service_pb2 as pb
 from quintet.gateway.v1.gateway_service_pb2_grpc import GatewayServiceStub
 from quintet_gateway.settings import Settings
-from quintet_local.supervisor import running_stack
+from quintet_local.supervisor import OPEN, running_stack
 
 CALLS = 4
 THRESHOLDS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
@@ -174,7 +174,7 @@ async def main() -> None:
     data = Path(os.environ["QUINTET_EVAL_DATA"])
     with tempfile.TemporaryDirectory() as folder:
         async with (
-            running_stack(Path(folder) / "state") as stack,
+            running_stack(Path(folder) / "state", environment=OPEN) as stack,
             grpc.aio.insecure_channel(stack.gateway) as channel,
         ):
             print(json.dumps(await figures(GatewayServiceStub(channel), data), indent=2))

@@ -27,7 +27,7 @@ from evaluation.through_gateway import collection_of
 from quintet.gateway.v1 import gateway_service_pb2 as pb
 from quintet.gateway.v1.gateway_service_pb2_grpc import GatewayServiceStub
 from quintet.tokenizer.v1 import tokenizer_service_pb2 as tokenizer_pb
-from quintet_local.supervisor import running_stack
+from quintet_local.supervisor import OPEN, running_stack
 
 BUDGET = 400
 """Tokens of the best chunks that are looked at: what some three chunks have together."""
@@ -127,7 +127,7 @@ async def compare(tasks: Sequence[Task], folder: Path) -> dict[str, dict[str, fl
     for strategy in STRATEGIES:
         environment = NO_CACHES | {"QUINTET_GATEWAY_HEADING_CHARS": str(strategy.heading_chars)}
         async with AsyncExitStack() as stack:
-            running = running_stack(folder / str(len(shares)), environment=environment)
+            running = running_stack(folder / str(len(shares)), environment=environment | OPEN)
             address = (await stack.enter_async_context(running)).gateway
             channel = await stack.enter_async_context(grpc.aio.insecure_channel(address))
             shares[strategy.name] = {

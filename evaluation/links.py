@@ -30,7 +30,7 @@ from quintet.gateway.v1.gateway_service_pb2_grpc import GatewayServiceStub
 from quintet.gateway.v1.link_service_pb2_grpc import LinkServiceStub
 from quintet.retriever.v1 import link_service_pb2 as links_pb
 from quintet.tokenizer.v1 import tokenizer_service_pb2 as tokenizer_pb
-from quintet_local.supervisor import running_stack
+from quintet_local.supervisor import OPEN, running_stack
 
 PLANS = ((3, 0), (3, 2), (5, 0), (5, 1), (5, 2), (6, 0), (7, 0), (5, 3), (8, 0))
 """Passages that are searched for, and further ones that are found through links."""
@@ -148,7 +148,7 @@ async def measure(folder: Path, state: Path) -> None:
     """Print both measurements."""
     task = sections(folder)
     async with (
-        running_stack(state, environment=NO_CACHES) as stack,
+        running_stack(state, environment=NO_CACHES | OPEN) as stack,
         grpc.aio.insecure_channel(stack.gateway) as channel,
     ):
         stub, links = GatewayServiceStub(channel), LinkServiceStub(channel)

@@ -28,7 +28,7 @@ from quintet.gateway.v1 import gateway_service_pb2 as pb
 from quintet.gateway.v1.gateway_service_pb2_grpc import GatewayServiceStub
 from quintet_gateway.diversity import Similarity
 from quintet_gateway.near_duplicates import similarity as shingle_similarity
-from quintet_local.supervisor import running_stack
+from quintet_local.supervisor import OPEN, running_stack
 
 SETS = ("xquad", "clapnq", "cranfield")
 REFINEMENTS: Mapping[str, pb.Refinement | None] = {
@@ -84,7 +84,7 @@ async def evaluate(names: Sequence[str], data: Path, queries: int) -> None:
     """Print a line for each set and refinement."""
     with tempfile.TemporaryDirectory(prefix="quintet-evaluation-") as folder:
         async with (
-            running_stack(Path(folder) / "state", environment=NO_CACHES) as stack,
+            running_stack(Path(folder) / "state", environment=NO_CACHES | OPEN) as stack,
             grpc.aio.insecure_channel(stack.gateway) as channel,
         ):
             stub = GatewayServiceStub(channel)

@@ -18,11 +18,14 @@ from prometheus_client import Counter, Histogram
 from quintet_servicekit import fault_injection, telemetry
 from quintet_servicekit.errors import Reason, ServiceError, from_rpc_error
 from quintet_servicekit.hedging import Hedging
+from quintet_servicekit.identity import current
+from quintet_servicekit.identity_token import IDENTITY_KEY
 from quintet_servicekit.priority import PRIORITY_KEY, Priority, priority_now
 from quintet_servicekit.settings import ChannelSettings
 
 if TYPE_CHECKING:
     from quintet_servicekit.breaker import Breaker
+    from quintet_servicekit.identity_token import Signer
 
 _LABELS = ("grpc_service", "grpc_method")
 _HANDLED = Counter(
@@ -96,7 +99,8 @@ class Peer:
 
     `name` is its short name ("embedder"), `service` its full protobuf name. Every call
     is made inside `breaker`, where there is one, and raises CIRCUIT_OPEN while it is
-    open. `hedging` makes second attempts, but not in bulk.
+    open. `hedging` makes second attempts, but not in bulk. `signer` vouches for whom a
+    call is made for; `authorization` is a caller's own credential ("Bearer …").
     """
 
     def __init__(
@@ -105,8 +109,13 @@ class Peer:
         service: str,
         breaker: Breaker | None = None,
         hedging: Hedging | None = None,
+        *,
+        signer: Signer | None = None,
+        authorization: str = "",
     ) -> None:
         self.name = name
+        self._signer = signer
+        self._authorization = authorization
         self._service = service
         self._breaker = breaker
         self._hedging = hedging
@@ -214,6 +223,10 @@ class Peer:
             attributes={"rpc.system.name": "grpc", "rpc.method": full_name},
         )
         carrier: dict[str, str] = {}
+        if self._signer is not None:
+            carrier[IDENTITY_KEY] = self._signer.token(current())
+        if self._authorization:
+            carrier["authorization"] = self._authorization
         if priority_now.get() is Priority.BULK:
             carrier[PRIORITY_KEY] = Priority.BULK
         # Injected by hand, not by making the span current: a generator's context
@@ -246,4 +259,13 @@ class Peer:
             span.end()
 
     def _service_error(self, error: grpc.aio.AioRpcError) -> ServiceError:
-        return from_rpc_error(error, service=self.name)
+        told = from_rpc_error(error, service=self.name)
+        if self._signer is not None and told.reason is Reason.UNAUTHENTICATED:
+            # It is this service that is not believed, and not its caller.
+            telemetry.logger().error("the identity token was refused", service=self.name)
+            return ServiceError(
+                Reason.DEPENDENCY_UNAVAILABLE,
+                f"the {self.name} service does not accept this service's identity",
+                metadata={"dependency": self.name},
+            )
+        return told

@@ -55,6 +55,9 @@ class Reason(enum.StrEnum):
     REQUEST_ID_REUSED = "REQUEST_ID_REUSED"
     LINK_NOT_FOUND = "LINK_NOT_FOUND"
     DOCUMENT_EXISTS = "DOCUMENT_EXISTS"
+    UNAUTHENTICATED = "UNAUTHENTICATED"
+    PERMISSION_DENIED = "PERMISSION_DENIED"
+    KEY_NOT_FOUND = "KEY_NOT_FOUND"
 
 
 _CODES: Mapping[Reason, grpc.StatusCode] = {
@@ -77,6 +80,9 @@ _CODES: Mapping[Reason, grpc.StatusCode] = {
     Reason.CIRCUIT_OPEN: grpc.StatusCode.UNAVAILABLE,
     Reason.LINK_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
     Reason.DOCUMENT_EXISTS: grpc.StatusCode.ALREADY_EXISTS,
+    Reason.UNAUTHENTICATED: grpc.StatusCode.UNAUTHENTICATED,
+    Reason.PERMISSION_DENIED: grpc.StatusCode.PERMISSION_DENIED,
+    Reason.KEY_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
 }
 """Status code of each reason; those not named are INVALID_ARGUMENT."""
 
@@ -87,6 +93,8 @@ _REASON_OF_FOREIGN_CODE: Mapping[grpc.StatusCode, Reason] = {
     grpc.StatusCode.CANCELLED: Reason.CANCELLED,
     grpc.StatusCode.UNIMPLEMENTED: Reason.UNIMPLEMENTED,
     grpc.StatusCode.INVALID_ARGUMENT: Reason.INVALID_FIELD,
+    grpc.StatusCode.UNAUTHENTICATED: Reason.UNAUTHENTICATED,
+    grpc.StatusCode.PERMISSION_DENIED: Reason.PERMISSION_DENIED,
 }
 """Reason of a status that came without ErrorInfo, from gRPC itself or a proxy."""
 
@@ -187,6 +195,8 @@ _FOREIGN_MESSAGES: Mapping[Reason, str] = {
     Reason.CANCELLED: "the call to the {} service was cancelled",
     Reason.UNIMPLEMENTED: "the {} service has no such method",
     Reason.INVALID_FIELD: "the {} service refused the request",
+    Reason.UNAUTHENTICATED: "the {} service does not know the caller",
+    Reason.PERMISSION_DENIED: "the {} service does not allow it to the caller",
     Reason.INTERNAL: "the {} service failed",
 }
 

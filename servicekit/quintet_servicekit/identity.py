@@ -35,13 +35,19 @@ class Identity:
     scope: Scope = Scope.ADMIN
 
 
-_ANYBODY = Identity(DEFAULT_TENANT)
-_current: ContextVar[Identity] = ContextVar("identity", default=_ANYBODY)
+ANYBODY = Identity(DEFAULT_TENANT)
+"""A caller whom nobody asked who they are."""
+_current: ContextVar[Identity] = ContextVar("identity", default=ANYBODY)
 
 
 def current() -> Identity:
     """Return whom the call is made for that is being worked on."""
     return _current.get()
+
+
+def become(identity: Identity) -> None:
+    """Do what this task does from now on for `identity`."""
+    _current.set(identity)
 
 
 @contextmanager

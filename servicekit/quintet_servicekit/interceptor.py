@@ -11,7 +11,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
 from opentelemetry import context as otel_context
@@ -24,6 +24,8 @@ from quintet_servicekit.admission import Admission, Place
 from quintet_servicekit.call_metrics import CallMeters
 from quintet_servicekit.errors import Reason, ServiceError
 from quintet_servicekit.fault_injection import FaultInjection
+from quintet_servicekit.identity import Identity, become
+from quintet_servicekit.incoming import Metadata, check_size, checked, tolerant
 from quintet_servicekit.priority import priority_now, priority_of
 from quintet_servicekit.trailers import trailers_of
 
@@ -39,6 +41,15 @@ _SILENT = ("/grpc.health.", "/grpc.reflection.")
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
+class Authenticator(Protocol):
+    """Tells whom a call is made for."""
+
+    async def identify(self, method: str, metadata: Metadata) -> Identity:
+        """Return it; `method` is as in "quintet.embedder.v1.EmbedderService/Embed".
+        Raises `ServiceError` for a call that may not be made."""
+        ...
+
+
 class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     """Wraps each of the server's own methods; see the module.
 
@@ -46,6 +57,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     with UNAVAILABLE and NOT_READY. `faults` are done to calls that ask for them.
     `admission_of` returns what admits calls of a method, by its full name; None for one
     that is never refused. `tenants` are those that have metrics of their own.
+    `authenticator` tells whom calls are for; without one nobody is asked. Calls with more
+    metadata than `max_metadata_bytes` are refused.
     """
 
     def __init__(
@@ -54,8 +67,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         faults: FaultInjection | None = None,
         admission_of: Callable[[str], Admission | None] = lambda _: None,
         tenants: Sequence[str] = (),
+        authenticator: Authenticator | None = None,
+        max_metadata_bytes: int = 8_192,
     ) -> None:
         self._is_ready = is_ready
+        self._authenticator = authenticator
+        self._max_metadata_bytes = max_metadata_bytes
         self._faults = faults
         self._admission_of = admission_of
         self._tenants = frozenset(tenants)
@@ -134,9 +151,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             with call.observed():
                 self._calls.add(task := asyncio.current_task())
                 try:
-                    self._check_ready()
-                    async with _place(admission, context):
-                        return await behaviour(_checked(request), context)
+                    await self._check(method, call.metadata)
+                    async with _place(admission, call.metadata, context):
+                        return await behaviour(checked(request), context)
                 except asyncio.CancelledError as error:
                     failure = call.failure(self._stopping(error))
                 except Exception as error:
@@ -150,13 +167,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             with call.observed():
                 self._calls.add(task := asyncio.current_task())
                 try:
-                    self._check_ready()
+                    await self._check(method, call.metadata)
                     # Written here and not yielded: a caller who leaves cancels this
                     # very task, so the service's generator is closed at once, and
                     # not when the garbage collector comes by.
                     async with (
-                        _place(admission, context) as place,
-                        aclosing(behaviour(_checked(request), context)) as responses,
+                        _place(admission, call.metadata, context) as place,
+                        aclosing(behaviour(checked(request), context)) as responses,
                     ):
                         async for response in responses:
                             place.answered()
@@ -172,7 +189,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
 
         return make(
             stream if handler.response_streaming else unary,
-            request_deserializer=_tolerant(handler.request_deserializer),
+            request_deserializer=tolerant(handler.request_deserializer),
             response_serializer=handler.response_serializer,
         )
 
@@ -202,15 +219,22 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         task.uncancel()
         return ServiceError(Reason.NOT_READY, "the service is stopping; repeat the call")
 
-    def _check_ready(self) -> None:
+    async def _check(self, method: str, metadata: Metadata) -> None:
+        """Raise for a call that cannot or may not be made; note whom it is for."""
         if not self._is_ready():
             raise ServiceError(Reason.NOT_READY, "the service is starting", retry_after=1.0)
+        check_size(metadata, self._max_metadata_bytes)
+        if self._authenticator is not None:
+            # Each call has a context of its own: nothing to reset.
+            become(await self._authenticator.identify(method, metadata))
 
 
 @asynccontextmanager
-async def _place(admission: Admission | None, context: Context) -> AsyncIterator[Place]:
+async def _place(
+    admission: Admission | None, metadata: Metadata, context: Context
+) -> AsyncIterator[Place]:
     """Hold the place of a call, and pass its priority on to those that it makes."""
-    priority = priority_of(context.invocation_metadata())
+    priority = priority_of(metadata)
     # Each call has a context of its own: nothing to reset.
     priority_now.set(priority)
     if admission is None:
@@ -246,38 +270,6 @@ def _trailers(error: ServiceError) -> tuple[tuple[str, str | bytes], ...]:
     return (details,)
 
 
-class _Malformed:
-    """Stands for a request that could not be parsed."""
-
-
-def _tolerant(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], Any]:
-    """Return a deserializer that never raises: gRPC would end the call as
-    INTERNAL for text that is not UTF-8, which is the caller's fault."""
-
-    def parse(data: bytes) -> Any:
-        try:
-            return deserialize(data) if deserialize else data
-        except Exception:
-            return _Malformed()
-
-    return parse
-
-
-def _checked(request: Any) -> Any:
-    """Return the request, or the stream of requests, raising for a malformed one."""
-    if isinstance(request, _Malformed):
-        raise ServiceError(
-            Reason.INVALID_FIELD,
-            "the request is not a valid message, or a text in it is not valid UTF-8",
-        )
-    if hasattr(request, "__aiter__"):
-        return _checked_stream(request)
-    return request
-
-
-async def _checked_stream(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
-    async for request in requests:
-        yield _checked(request)
 
 
 class _Call:
@@ -290,7 +282,8 @@ class _Call:
         self._code = grpc.StatusCode.OK
         self._reason = ""
         self._notes = call_notes.begin()
-        carrier = {k: v for k, v in context.invocation_metadata() or () if isinstance(v, str)}
+        self.metadata: Metadata = tuple(context.invocation_metadata() or ())
+        carrier = {k: v for k, v in self.metadata if isinstance(v, str)}
         # Reading a parent out of metadata that holds none costs as much as one that does.
         parent = extract(carrier) if "traceparent" in carrier else otel_context.Context()
         self._span = telemetry.tracer().start_span(

@@ -24,7 +24,9 @@ from grpc_reflection.v1alpha import reflection
 from quintet_servicekit import telemetry
 from quintet_servicekit.admission import Admission
 from quintet_servicekit.fault_injection import FaultInjection
-from quintet_servicekit.interceptor import CallInterceptor
+from quintet_servicekit.identity_token import TokenVerifier
+from quintet_servicekit.interceptor import Authenticator, CallInterceptor
+from quintet_servicekit.key_files import KeyFileError
 from quintet_servicekit.settings import ServiceSettings
 
 
@@ -37,7 +39,8 @@ class Application:
     with status 1); `check` raises while a dependency does not answer.
     `more_services` names what `register` adds beside it. `unlimited_methods` names
     methods of its own that are answered however much there is to do: those that tell
-    how it is, and streams of which each document is a call of its own.
+    how it is, and streams of which each document is a call of its own. `authenticator`
+    tells whom calls are for, where that is not the gateway's token.
     """
 
     service: str
@@ -46,6 +49,7 @@ class Application:
     check: Callable[[], Awaitable[None]]
     more_services: tuple[str, ...] = ()
     unlimited_methods: frozenset[str] = frozenset()
+    authenticator: Authenticator | None = None
 
     @property
     def services(self) -> tuple[str, ...]:
@@ -73,11 +77,27 @@ async def _run(name: str, settings: ServiceSettings, open_application: Opener) -
         asyncio.get_running_loop().add_signal_handler(signum, _stop_or_end, stop)
     try:
         async with open_application() as application, RunningServer(settings, application) as it:
+            _check_identity(settings, application)
             telemetry.logger().info("listening", port=it.port, metrics_port=it.metrics_port)
             return await it.until(stop)
     finally:
         # Exports the last spans; it blocks, and nothing else is left to run.
         await asyncio.to_thread(provider.shutdown)
+
+
+def _check_identity(settings: ServiceSettings, application: Application) -> None:
+    """Raise where nobody could call, and say it loudly where anybody can."""
+    if application.authenticator is not None:
+        return
+    if not settings.identity.required:
+        telemetry.logger().warning(
+            "OPEN: calls without an identity are taken, from anybody who reaches this port"
+        )
+    elif settings.identity.public_keys is None:
+        raise KeyFileError(
+            "no public key is set (…_IDENTITY__PUBLIC_KEYS), so nobody could call; "
+            "to take calls from anybody, set …_IDENTITY__REQUIRED=false"
+        )
 
 
 def _stop_or_end(stop: asyncio.Event) -> None:
@@ -86,6 +106,10 @@ def _stop_or_end(stop: asyncio.Event) -> None:
     for signum in _STOP_SIGNALS:
         asyncio.get_running_loop().remove_signal_handler(signum)
         signal.signal(signum, signal.SIG_DFL)
+
+
+def _verifier(settings: ServiceSettings) -> TokenVerifier | None:
+    return TokenVerifier(settings.identity) if settings.identity.public_keys else None
 
 
 class RunningServer:
@@ -114,6 +138,8 @@ class RunningServer:
             FaultInjection() if settings.fault_injection else None,
             admission_of,
             settings.metrics_tenants,
+            application.authenticator or _verifier(settings),
+            settings.max_metadata_bytes,
         )
         self._server = grpc.aio.server(
             interceptors=[self._interceptor],
@@ -123,6 +149,9 @@ class RunningServer:
             options=[
                 ("grpc.max_receive_message_length", settings.max_message_bytes),
                 ("grpc.max_send_message_length", settings.max_message_bytes),
+                # Beyond ours, so that what is too much is refused by its name.
+                ("grpc.max_metadata_size", 4 * settings.max_metadata_bytes),
+                ("grpc.absolute_max_metadata_size", 8 * settings.max_metadata_bytes),
                 # Clients may probe idle connections as often as our channels do.
                 ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
                 ("grpc.keepalive_permit_without_calls", 1),

@@ -7,6 +7,7 @@ Values come from environment variables with the service's prefix
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -34,6 +35,38 @@ class AdmissionSettings(BaseModel):
     retry_seconds: float = Field(0.2, gt=0, le=60)
     """When a refused caller is told to try again. A client that retries on its own is told
     half to half as much again of it, so that not all come back together."""
+
+
+class IdentitySettings(BaseModel):
+    """How a service knows whom a call is made for. Part of a service's own settings."""
+
+    model_config = ConfigDict(frozen=True)
+
+    public_keys: Path | None = None
+    """PEM file, or folder of them, with the public keys of those who may vouch for a caller:
+    the gateway's, and beside it the next one while keys are exchanged. Read anew when it
+    changes."""
+    required: bool = True
+    """Whether calls without a token are refused. Where not, they are the default tenant's,
+    with every right: for a network that nobody else is in."""
+    leeway_seconds: float = Field(10.0, ge=0, le=300)
+    """How far clocks may be apart. NTP keeps them within milliseconds; ten seconds are a
+    machine that has just woken up."""
+
+
+class SigningSettings(BaseModel):
+    """How the gateway vouches for a caller. Part of its own settings."""
+
+    model_config = ConfigDict(frozen=True)
+
+    key: Path | None = None
+    """PEM file with the Ed25519 private key. Read anew when it changes."""
+    reuse_seconds: float = Field(30.0, ge=0, le=3600)
+    """How long a token is used for an identity's calls: signing costs as much as a look-up
+    in Redis."""
+    lifetime_seconds: float = Field(360.0, ge=30, le=7200)
+    """How long it is valid. Half a minute of use, and then the longest call that it can begin,
+    a document's five minutes: what gRPC tries again late carries it still."""
 
 
 class ServiceSettings(BaseSettings):
@@ -88,6 +121,12 @@ class ServiceSettings(BaseSettings):
     """How many of them are worked on at once when callers begin to wait, for instance
     `QUINTET_TOKENIZER_ADMISSION__LEAST_CALLS`."""
 
+    identity: IdentitySettings = IdentitySettings()
+    """How it knows whom a call is made for, for instance
+    `QUINTET_TOKENIZER_IDENTITY__PUBLIC_KEYS`."""
+    max_metadata_bytes: int = Field(8_192, ge=1_024, le=65_536)
+    """Most metadata of a call, keys and values. Eight KiB are what gRPC servers take unless
+    they are told otherwise."""
     fault_injection: bool = False
     """Whether callers may have faults done to their own calls (docs/game-days.md). Off:
     who can send metadata could otherwise make every service behind the gateway fail."""

@@ -29,9 +29,17 @@ from quintet_local.settings import LocalSettings
 from quintet_local.state import Endpoints, StackInfo, StateFolder, locked
 from quintet_local.traces import TraceStore
 from quintet_local.valkey import Valkey
+from quintet_servicekit.key_files import write_key_pair
 
 SERVICES = ("tokenizer", "embedder", "retriever", "generator", "gateway")
 _WITH_DATABASE = ("retriever", "gateway")
+
+OPEN = {
+    "QUINTET_GATEWAY_ACCESS__MODE": "open",
+    **{f"QUINTET_{name.upper()}_IDENTITY__REQUIRED": "false" for name in SERVICES},
+}
+"""Environment of a stack that anybody on this machine may ask without a key, and whose
+services may be called past the gateway: for tests and measurements."""
 
 State = Literal["starting", "ready", "restarting", "failed", "stopping", "stopped"]
 
@@ -220,6 +228,7 @@ class _Plan:
             service = Service(name, environment, log_file=folder.log_file(name), settings=settings)
             resources.callback(service.close)
             self._services[name] = service
+        self._vouch(folder)
         self._services["gateway"].configure(
             {
                 f"QUINTET_GATEWAY_{name.upper()}_ADDRESS": self._services[name].address
@@ -251,6 +260,21 @@ class _Plan:
             name: Member(name, program, settings, self._report)
             for name, program in programs.items()
         }
+
+    def _vouch(self, folder: StateFolder) -> None:
+        """Let the gateway tell the services whom a call is for, by a key pair of this run."""
+        private, public = folder.path / "identity.key", folder.path / "identity.pem"
+        write_key_pair(private, public)
+        for name in SERVICES[:-1]:
+            self._services[name].configure(
+                {f"QUINTET_{name.upper()}_IDENTITY__PUBLIC_KEYS": str(public)}
+            )
+        self._services["gateway"].configure(
+            {
+                "QUINTET_GATEWAY_SIGNING__KEY": str(private),
+                "QUINTET_GATEWAY_IDENTITY__REQUIRED": "false",
+            }
+        )
 
     def _report(self, progress: Progress) -> None:
         if progress.state == "ready":

@@ -27,6 +27,7 @@ from quintet_servicekit.cache_service import SERVICE as CACHE_SERVICE
 from quintet_servicekit.channel import Peer, open_channel
 from quintet_servicekit.errors import Reason, ServiceError
 from quintet_servicekit.hedging import Hedging
+from quintet_servicekit.identity_token import Signer
 from quintet_servicekit.settings import ChannelSettings
 from quintet_servicekit.status_service import SERVICE as STATUS_SERVICE
 
@@ -53,7 +54,12 @@ class Connection:
     """One service behind the gateway: its channel, and who it is in trails and spans."""
 
     def __init__(
-        self, name: str, address: str, settings: ChannelSettings, breaker: BreakerSettings
+        self,
+        name: str,
+        address: str,
+        settings: ChannelSettings,
+        breaker: BreakerSettings,
+        signer: Signer | None = None,
     ) -> None:
         self.service = f"quintet.{name}.v1.{name.capitalize()}Service"
         self.breaker = Breaker(name, breaker, classify=self._judged)
@@ -61,10 +67,10 @@ class Connection:
         hedging = None
         if settings.hedging_ratio:
             hedging = Hedging(self.service, HEDGED, ratio=settings.hedging_ratio)
-        self.peer = Peer(name, self.service, self.breaker, hedging)
+        self.peer = Peer(name, self.service, self.breaker, hedging, signer=signer)
         # What operators ask of a cache tells nothing of the calls that questions make.
-        self.cache_peer = Peer(name, CACHE_SERVICE)
-        self._status_peer = Peer(name, STATUS_SERVICE)
+        self.cache_peer = Peer(name, CACHE_SERVICE, signer=signer)
+        self._status_peer = Peer(name, STATUS_SERVICE, signer=signer)
         self.channel = open_channel(address, self.service, settings)
         self.caches: CacheServiceAsyncStub = CacheServiceStub(self.channel)
         # Asking a service that is not ready how it is needs a channel that does
@@ -140,6 +146,7 @@ class Services:
     retriever: RetrieverServiceAsyncStub
     links: LinkServiceAsyncStub
     generator: GeneratorServiceAsyncStub
+    signer: Signer | None
 
     def peer(self, name: str) -> Peer:
         """Return the peer that calls to service `name` go through."""
@@ -148,7 +155,8 @@ class Services:
     def link_peer(self) -> Peer:
         """Return the peer that calls to the retriever's links go through, with the breaker
         of its other calls."""
-        return Peer("retriever", LINK_SERVICE, self.connections["retriever"].breaker)
+        breaker = self.connections["retriever"].breaker
+        return Peer("retriever", LINK_SERVICE, breaker, signer=self.signer)
 
 
 class Readiness:
@@ -188,6 +196,8 @@ def outcome_of_call(service: str, error: Exception) -> Outcome:
 @asynccontextmanager
 async def open_services(settings: Settings) -> AsyncIterator[Services]:
     """Open the connections; they connect when first used, and again after a loss."""
+    signing = settings.signing
+    signer = Signer(signing.key, signing) if signing.key else None
     async with AsyncExitStack() as stack:
         connections: dict[str, Connection] = {}
         for name, address, breaker in (
@@ -196,7 +206,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             ("retriever", settings.retriever_address, settings.breaker),
             ("generator", settings.generator_address, settings.generator_breaker),
         ):
-            connections[name] = Connection(name, address, settings.channel, breaker)
+            connections[name] = Connection(name, address, settings.channel, breaker, signer)
             stack.push_async_callback(connections[name].close)
         channels: dict[str, Any] = {name: it.channel for name, it in connections.items()}
         yield Services(
@@ -206,4 +216,5 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             retriever=RetrieverServiceStub(channels["retriever"]),
             links=LinkServiceStub(channels["retriever"]),
             generator=GeneratorServiceStub(channels["generator"]),
+            signer=signer,
         )

@@ -11,7 +11,7 @@ from quintet_gateway.billing.prices import SHIPPED
 from quintet_servicekit.breaker_policy import BreakerSettings
 from quintet_servicekit.cache import CacheSettings
 from quintet_servicekit.postgres.settings import PostgresSettings
-from quintet_servicekit.settings import AdmissionSettings, ChannelSettings
+from quintet_servicekit.settings import AdmissionSettings, ChannelSettings, SigningSettings
 
 MIB = 2**20
 
@@ -54,6 +54,10 @@ class Settings(PostgresSettings):
 
     channel: ChannelSettings = ChannelSettings()
     """How the services are reached, for instance `QUINTET_GATEWAY_CHANNEL__MAX_ATTEMPTS`."""
+
+    signing: SigningSettings = SigningSettings()
+    """How the services are told whom a call is made for, for instance
+    `QUINTET_GATEWAY_SIGNING__KEY`."""
 
     breaker: BreakerSettings = BreakerSettings(overload_is_failure=False)
     """When calls to the tokenizer, the embedder and the retriever are suspended, for

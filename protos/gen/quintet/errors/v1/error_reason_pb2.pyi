@@ -122,6 +122,16 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """ALREADY_EXISTS. Another document of the collection has that identifier.
     Metadata: "collection", "document_id".
     """
+    ERROR_REASON_UNAUTHENTICATED: _ErrorReason.ValueType  # 28
+    """UNAUTHENTICATED. The call carries no credential, or one that is not valid, expired or
+    was revoked. Metadata: "expected", what the server takes.
+    """
+    ERROR_REASON_PERMISSION_DENIED: _ErrorReason.ValueType  # 29
+    """PERMISSION_DENIED. The credential's scope does not allow the method. Metadata:
+    "needed", "granted".
+    """
+    ERROR_REASON_KEY_NOT_FOUND: _ErrorReason.ValueType  # 30
+    """NOT_FOUND. The tenant has no API key with that id. Metadata: "key_id"."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed. The gRPC status code that goes with each reason and the
@@ -223,4 +233,14 @@ ERROR_REASON_DOCUMENT_EXISTS: ErrorReason.ValueType  # 27
 """ALREADY_EXISTS. Another document of the collection has that identifier.
 Metadata: "collection", "document_id".
 """
+ERROR_REASON_UNAUTHENTICATED: ErrorReason.ValueType  # 28
+"""UNAUTHENTICATED. The call carries no credential, or one that is not valid, expired or
+was revoked. Metadata: "expected", what the server takes.
+"""
+ERROR_REASON_PERMISSION_DENIED: ErrorReason.ValueType  # 29
+"""PERMISSION_DENIED. The credential's scope does not allow the method. Metadata:
+"needed", "granted".
+"""
+ERROR_REASON_KEY_NOT_FOUND: ErrorReason.ValueType  # 30
+"""NOT_FOUND. The tenant has no API key with that id. Metadata: "key_id"."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
