@@ -270,8 +270,6 @@ def _trailers(error: ServiceError) -> tuple[tuple[str, str | bytes], ...]:
     return (details,)
 
 
-
-
 class _Call:
     """What is told about one call."""
 

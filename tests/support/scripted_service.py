@@ -67,6 +67,7 @@ def scripted_process(**settings: float) -> Iterator[tuple[subprocess.Popen[bytes
     port = ReservedPort()
     variables = {name.upper(): str(value) for name, value in settings.items()}
     variables |= {"PYTHONPATH": os.pathsep.join(sys.path), "PORT": str(port.number)}
+    variables["IDENTITY__REQUIRED"] = "false"
     process = subprocess.Popen(
         [sys.executable, "-m", "support.scripted_service"],
         env={**os.environ, **variables},
