@@ -14,6 +14,7 @@ import struct
 from dataclasses import dataclass
 
 from quintet_servicekit.errors import Reason, ServiceError, Violation
+from quintet_servicekit.identity import DEFAULT_TENANT, current
 
 _VERSION = 1
 _LAYOUT = struct.Struct(">BQQ8s")
@@ -37,17 +38,17 @@ class Epoch:
 
 
 def encode_token(name: str, epoch: Epoch) -> str:
-    """Return the token of an epoch of the collection of that name."""
+    """Return the token of an epoch of the present tenant's collection of that name."""
     head = (_VERSION, epoch.collection, epoch.number)
     packed = _LAYOUT.pack(*head, _check(name, *head))
     return base64.urlsafe_b64encode(packed).decode().rstrip("=")
 
 
 def decode_token(name: str, token: str, field: str = "consistency.at_least_as_fresh") -> Epoch:
-    """Return the epoch that a token of the collection of that name stands for.
+    """Return the epoch that a token of the present tenant's collection of that name stands for.
 
     Raises `ServiceError` INVALID_FIELD, naming `field`, for what is no token or is
-    one of another collection.
+    one of another collection or tenant.
     """
     if len(token) > MAX_TOKEN_CHARS:
         raise _refused(field)
@@ -62,9 +63,12 @@ def decode_token(name: str, token: str, field: str = "consistency.at_least_as_fr
 
 
 def _check(name: str, version: int, collection: int, number: int) -> bytes:
-    # Tells a token that is damaged or of another collection; it is no secret. Who
+    # Tells a token that is damaged or of another collection or tenant; it is no secret. Who
     # makes one up can only wait for a write that never comes.
+    tenant = current().tenant
     text = f"{version}:{collection}:{number}:{name}"
+    if tenant != DEFAULT_TENANT:  # whose tokens are as they were before there were others
+        text += f":{tenant}"
     return hashlib.blake2b(text.encode(), digest_size=8).digest()
 
 

@@ -23,7 +23,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from prometheus_client import Counter
 from redis.exceptions import AuthenticationError
@@ -31,6 +31,7 @@ from redis.exceptions import AuthenticationError
 from quintet_servicekit import telemetry
 from quintet_servicekit.cache.remote import Remote
 from quintet_servicekit.consistency import Epoch
+from quintet_servicekit.identity import DEFAULT_TENANT, Identity, acting_as, current
 
 CHANNEL = "epochs"
 LEASE_SECONDS = 1.5
@@ -54,18 +55,27 @@ _SUBSCRIPTIONS = Counter(
 )
 
 
+class Place(NamedTuple):
+    """Where an epoch is told of: the tenant, and the name that it has for the collection."""
+
+    tenant: str
+    name: str
+
+
 class EpochNews:
     """Tells all who follow. Every method raises `AwayError` when Redis didn't take it."""
 
     def __init__(self, remote: Remote) -> None:
         self._remote = remote
 
-    async def announce(self, epochs: Iterable[tuple[str, Epoch]]) -> None:
-        """Tell the epochs that collections have reached, in one round trip."""
-        await self._publish(
-            {"kind": "epoch", "name": name, "epoch": [epoch.collection, epoch.number]}
-            for name, epoch in epochs
-        )
+    async def announce(self, name: str, epoch: Epoch) -> None:
+        """Tell the epoch that a collection of the present tenant has reached."""
+        await self.announce_all([(Place(current().tenant, name), epoch)])
+
+    async def announce_all(self, epochs: Iterable[tuple[Place, Epoch]]) -> None:
+        """Tell the epochs that collections, of whichever tenant, have reached, in one round
+        trip."""
+        await self._publish(_epoch_message(place, epoch) for place, epoch in epochs)
 
     async def extend_trust(self, until: float) -> None:
         """Vouch that every write was announced that is acknowledged before `until`, in
@@ -77,14 +87,24 @@ class EpochNews:
         await self._publish([{"kind": "reset"}])
 
     async def forget(self, keys: Sequence[str]) -> None:
-        """Let all followers drop what they keep under these keys; see `on_forget`."""
-        await self._publish([{"kind": "forget", "keys": list(keys)}])
+        """Let all followers drop what they keep for the present tenant under these keys; see
+        `on_forget`."""
+        tenant = current().tenant
+        await self._publish([{"kind": "forget", "keys": list(keys), "tenant": tenant}])
 
     async def _publish(self, messages: Iterable[dict[str, Any]]) -> None:
         channel = self._remote.key(CHANNEL)
         commands = [("PUBLISH", channel, json.dumps(message)) for message in messages]
         if commands:
             await self._remote.pipeline(commands)
+
+
+def _epoch_message(place: Place, epoch: Epoch) -> dict[str, Any]:
+    message = {"name": place.name, "epoch": [epoch.collection, epoch.number]}
+    if place.tenant == DEFAULT_TENANT:
+        return {"kind": "epoch", **message}
+    # A kind of its own: who knows of no tenants passes over it.
+    return {"kind": "epoch of tenant", "tenant": place.tenant, **message}
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,22 +138,23 @@ class EpochWatch:
         self._live = False
         self._messages = 0
         self._dropped = 0
-        self._entries: OrderedDict[str, _Entry] = OrderedDict()
+        self._entries: OrderedDict[Place, _Entry] = OrderedDict()
         self._distrust()
 
     def known(self, name: str) -> Epoch | None:
-        """Return the epoch that the collection of that name has reached, or None if that
-        isn't known beyond doubt at this moment. Takes about a microsecond.
+        """Return the epoch that the present tenant's collection of that name has reached, or
+        None if that isn't known beyond doubt at this moment. Takes about a microsecond.
 
         All writes are in it that were acknowledged before, but for those whose news are
         on their way: at most `LEASE_SECONDS`. The number is `LAST` of a deleted collection.
         """
         if time.monotonic() >= self._trusted_monotonic or time.time() >= self._trusted_wall:
             return None
-        entry = self._entries.get(name)
+        place = Place(current().tenant, name)
+        entry = self._entries.get(place)
         if entry is None or not entry.based:
             return None
-        self._entries.move_to_end(name)
+        self._entries.move_to_end(place)
         return entry.epoch
 
     def mark(self) -> Mark | None:
@@ -141,8 +162,8 @@ class EpochWatch:
         return Mark(self._subscription, self._messages) if self._live else None
 
     def note(self, name: str, epoch: Epoch, mark: Mark | None) -> None:
-        """Take note of an epoch that was read from the database, in a read that began after
-        `mark`.
+        """Take note of an epoch of the present tenant's collection that was read from the
+        database, in a read that began after `mark`.
 
         It must be such a read: an epoch that came out of a cache, or of a read that was
         shared with an earlier caller, may be older than the mark.
@@ -152,15 +173,18 @@ class EpochWatch:
         if self._dropped > mark.message:
             # A later epoch may have been told since, and dropped for want of room.
             return
-        entry = self._entry(name, epoch)
+        entry = self._entry(Place(current().tenant, name), epoch)
         entry.epoch = max(entry.epoch, epoch)
         entry.based = True
 
     def told(self, name: str, epoch: Epoch) -> None:
         """Take in news of this very process at once, as if they had come by Redis: they
         need not come back to whom they went out from."""
+        self._told(Place(current().tenant, name), epoch)
+
+    def _told(self, place: Place, epoch: Epoch) -> None:
         self._messages += 1
-        entry = self._entry(name, epoch)
+        entry = self._entry(place, epoch)
         entry.epoch = max(entry.epoch, epoch)
         entry.message = self._messages
 
@@ -211,7 +235,14 @@ class EpochWatch:
         """Take in a message; one of a kind that a later version adds is nothing to us."""
         match json.loads(data):
             case {"kind": "epoch", "name": str(name), "epoch": [int(collection), int(number)]}:
-                self.told(name, Epoch(collection, number))
+                self._told(Place(DEFAULT_TENANT, name), Epoch(collection, number))
+            case {
+                "kind": "epoch of tenant",
+                "tenant": str(tenant),
+                "name": str(name),
+                "epoch": [int(collection), int(number)],
+            }:
+                self._told(Place(tenant, name), Epoch(collection, number))
             case {"kind": "trust", "until": float(until)}:
                 # Never longer than a lease from now, even if our clock is behind.
                 seconds = min(until - time.time(), LEASE_SECONDS) - SKEW_SECONDS
@@ -220,17 +251,18 @@ class EpochWatch:
                 self._trusted_wall = time.time() + seconds
             case {"kind": "reset"}:
                 self._forget_all()
-            case {"kind": "forget", "keys": [*keys]}:
-                self._on_forget(keys)
+            case {"kind": "forget", "keys": [*keys], "tenant": str(tenant)}:
+                with acting_as(Identity(tenant)):
+                    self._on_forget(keys)
 
-    def _entry(self, name: str, epoch: Epoch) -> _Entry:
-        entry = self._entries.get(name)
+    def _entry(self, place: Place, epoch: Epoch) -> _Entry:
+        entry = self._entries.get(place)
         if entry is None:
-            entry = self._entries[name] = _Entry(epoch, based=False, message=0)
+            entry = self._entries[place] = _Entry(epoch, based=False, message=0)
             if len(self._entries) > self._capacity:
                 _, dropped = self._entries.popitem(last=False)
                 self._dropped = max(self._dropped, dropped.message)
-        self._entries.move_to_end(name)
+        self._entries.move_to_end(place)
         return entry
 
     def _forget_all(self) -> None:
@@ -248,7 +280,8 @@ async def open_watch(
 ) -> AsyncIterator[EpochWatch]:
     """Yield a watch that follows the news; without a Redis it never knows an epoch.
 
-    `on_forget` is called with the keys of each `EpochNews.forget`. Redis need not be there.
+    `on_forget` is called with the keys of each `EpochNews.forget`, for their tenant. Redis need
+    not be there.
     """
     watch = EpochWatch(on_forget)
     if remote is None:

@@ -152,7 +152,8 @@ async def broken_stack(folder: Path, seed: int = 1) -> AsyncIterator[BrokenStack
             proxies[part].leads_to = urlsplit(url).port or 0
         cache = _through(proxies[VALKEY], valkey.url)
         environment = {
-            "QUINTET_RETRIEVER_DATABASE_URL": _through(proxies[POSTGRESQL], postgres.dsn)
+            name: _through(proxies[POSTGRESQL], url)
+            for name, url in postgres.variables("retriever").items()
         }
         for name in SERVICES:
             # Known before it is started, so that the gateway can be led there.

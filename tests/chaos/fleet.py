@@ -7,9 +7,8 @@ import os
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
 
-from support.replica import redis_url
+from support.replica import database_variables, redis_url
 from support.stack import TestStack
 
 from quintet_local.service import Service
@@ -71,7 +70,7 @@ async def fleet_over(stack: TestStack, *, beside: bool = False) -> AsyncIterator
     async with AsyncExitStack() as resources:
         others = {name: stack.endpoints[name]["grpc"] for name in SERVICES} if beside else {}
         fleet = Fleet(others)
-        variables = {"QUINTET_RETRIEVER_DATABASE_URL": _database_url(stack)}
+        variables = database_variables(stack, "retriever")
         for name in SERVICES:
             prefix = f"QUINTET_{name.upper()}_"
             variables[f"{prefix}CACHE__REDIS_URL"] = redis_url(stack)
@@ -92,9 +91,3 @@ async def fleet_over(stack: TestStack, *, beside: bool = False) -> AsyncIterator
             yield fleet
         finally:
             await asyncio.gather(*(replica.stop() for replica in fleet.replicas))
-
-
-def _database_url(stack: TestStack) -> str:
-    endpoint = stack.endpoints["postgres"]
-    password = Path(endpoint["password_file"]).read_text(encoding="ascii").strip()
-    return endpoint["dsn"].replace("@", f":{password}@")

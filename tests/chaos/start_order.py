@@ -91,7 +91,7 @@ async def parts(folder: Path) -> AsyncIterator[Parts]:
     for server in (postgres, valkey):
         await server.stop(await server.start())
     environment = dict(os.environ) | {
-        "QUINTET_RETRIEVER_DATABASE_URL": postgres.dsn,
+        **postgres.variables("retriever"),
         # Long, so that it is not what makes the gateway ready.
         "QUINTET_GATEWAY_START_SECONDS": "600",
     }

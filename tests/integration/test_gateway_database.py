@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from psycopg import sql
 from pydantic import SecretStr
-from support.postgres import FAST
+from support.postgres import FAST, service_url
 
 from quintet_gateway.database import SCHEMA, Database, open_database
 from quintet_gateway.settings import Settings
@@ -25,7 +25,7 @@ ONE = Operation("SELECT", "one"), Statement(sql.SQL("SELECT 1 AS one"))
 
 
 def settings_for(url: str) -> Settings:
-    return Settings(database_url=SecretStr(url))
+    return Settings(database_url=SecretStr(service_url(url)), owner_database_url=SecretStr(url))
 
 
 async def ready(database: Database) -> None:

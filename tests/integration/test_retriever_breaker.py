@@ -15,6 +15,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from psycopg import sql
+from pydantic import SecretStr
 from support.postgres import FAST
 from support.retriever import settings_for
 
@@ -39,7 +40,7 @@ BUSY = (
 @asynccontextmanager
 async def database(url: str, **settings: object) -> AsyncIterator[Database]:
     await migrate(url, SCHEMA, connect_timeout=5, lock_timeout=5)
-    opened = Database(settings_for(url, **settings))
+    opened = Database(settings_for(url, database_url=SecretStr(url), **settings))
     await opened.open()
     try:
         yield opened

@@ -14,6 +14,7 @@ import psycopg
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from psycopg import sql
+from pydantic import SecretStr
 from support.postgres import FAST
 from support.retriever import (
     create,
@@ -228,7 +229,7 @@ async def test_more_calls_than_connections_wait_and_too_many_are_refused(
 @asynccontextmanager
 async def database(url: str) -> AsyncIterator[Database]:
     await migrate(url, SCHEMA, connect_timeout=5, lock_timeout=5)
-    opened = Database(settings_for(url))
+    opened = Database(settings_for(url, database_url=SecretStr(url)))
     await opened.open()
     try:
         yield opened

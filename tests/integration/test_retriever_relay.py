@@ -19,7 +19,7 @@ import grpc
 import psycopg
 from psycopg.sql import SQL
 from pydantic import SecretStr
-from support.postgres import FAST
+from support.postgres import FAST, service_url
 from support.retriever import create, document, packed, retriever_on, settings_for
 
 from quintet.retriever.v1 import retriever_service_pb2 as pb
@@ -33,7 +33,7 @@ from quintet_servicekit.cache import CacheSettings, Remote, open_remote
 from quintet_servicekit.consistency import LAST, Epoch, decode_token
 from quintet_servicekit.epochs import LEASE_SECONDS, EpochNews, EpochWatch, open_watch
 from quintet_servicekit.postgres.database import Operation, Statement
-from quintet_servicekit.postgres.migrator import migrate
+from quintet_servicekit.postgres.migrator import migrate_when_possible
 
 if TYPE_CHECKING:
     from support.retriever import Stub
@@ -280,7 +280,8 @@ async def test_when_the_active_relays_process_is_killed_another_takes_over(
     database_url: str, redis_url: str
 ) -> None:
     variables = {
-        "QUINTET_RETRIEVER_DATABASE_URL": database_url,
+        "QUINTET_RETRIEVER_DATABASE_URL": service_url(database_url),
+        "QUINTET_RETRIEVER_OWNER_DATABASE_URL": database_url,
         "QUINTET_RETRIEVER_CACHE__REDIS_URL": redis_url,
     }
     first = await asyncio.create_subprocess_exec(
@@ -345,18 +346,18 @@ async def test_trust_is_not_renewed_past_a_write_that_took_it_back(
     database_url: str, redis_url: str
 ) -> None:
     """The relay reads the count of revocations before it looks into the outbox."""
-    await migrate(database_url, SCHEMA, connect_timeout=5, lock_timeout=5)
-    database = Database(settings_for(database_url))
+    settings = settings_for(database_url, relay_interval_seconds=1)
+    await migrate_when_possible(settings, SCHEMA)
+    database = Database(settings)
     await database.open()
     async with remote_of(redis_url) as remote:
         vouched: list[int] = []
 
         class Interrupted(EpochNews):
-            async def announce(self, epochs: Any) -> None:
-                await super().announce(epochs)
+            async def announce_all(self, epochs: Any) -> None:
+                await super().announce_all(epochs)
                 await database.run(
-                    Operation("UPDATE", "relay"),
-                    Statement(SQL("UPDATE retriever.relay SET revocations = revocations + 1")),
+                    Operation("UPDATE", "relay"), Statement(SQL("SELECT retriever.revoke_trust()"))
                 )
 
             async def extend_trust(self, until: float) -> None:
@@ -367,7 +368,7 @@ async def test_trust_is_not_renewed_past_a_write_that_took_it_back(
             "INSERT INTO retriever.outbox (name, collection_id, epoch) VALUES ('c', 1, 1)"
             " RETURNING id",
         )
-        relay = Relay(settings_for(database_url, relay_interval_seconds=1), Interrupted(remote))
+        relay = Relay(settings, Interrupted(remote))
         running = asyncio.create_task(relay.run())
         # Not in the first cycle, but in the next, which comes at once.
         await until(lambda: vouched == [1], seconds=0.9)

@@ -22,6 +22,7 @@ from quintet_servicekit.epochs import (
     SKEW_SECONDS,
     EpochNews,
     EpochWatch,
+    Place,
     open_watch,
 )
 
@@ -64,6 +65,10 @@ async def until(condition: Callable[[], bool], seconds: float = 5) -> None:
             await asyncio.sleep(0.005)
 
 
+def at(name: str) -> Place:
+    return Place("default", name)
+
+
 async def vouch(news: EpochNews, seconds: float = LEASE_SECONDS) -> None:
     await news.extend_trust(time.time() + seconds)
 
@@ -75,11 +80,11 @@ async def test_what_was_noted_and_vouched_for_is_known(news: EpochNews, watch: E
     await until(lambda: watch.known("c") == Epoch(1, 5))
     assert watch.known("other") is None
 
-    await news.announce([("c", Epoch(1, 6)), ("other", Epoch(2, 1))])
+    await news.announce_all([(at("c"), Epoch(1, 6)), (at("other"), Epoch(2, 1))])
     await until(lambda: watch.known("c") == Epoch(1, 6))
     assert watch.known("other") is None  # news alone are no proof
-    await news.announce([("c", Epoch(1, 4))])
-    await news.announce([("c", Epoch(1, LAST))])
+    await news.announce("c", Epoch(1, 4))
+    await news.announce("c", Epoch(1, LAST))
     await until(lambda: watch.known("c") == Epoch(1, LAST))
 
 
@@ -88,9 +93,9 @@ async def test_news_that_come_between_reading_and_noting_count(
 ) -> None:
     await vouch(news)
     mark = watch.mark()
-    await news.announce([("c", Epoch(1, 7))])
+    await news.announce("c", Epoch(1, 7))
     watch.note("probe", Epoch(9, 0), watch.mark())
-    await news.announce([("probe", Epoch(9, 1))])
+    await news.announce("probe", Epoch(9, 1))
     await until(lambda: watch.known("probe") == Epoch(9, 1))
     watch.note("c", Epoch(1, 6), mark)
     assert watch.known("c") == Epoch(1, 7)
@@ -120,7 +125,7 @@ async def test_a_reset_lets_all_be_forgotten(news: EpochNews, watch: EpochWatch)
     await until(lambda: watch.known("c") is None)
     await vouch(news)
     watch.note("c", Epoch(1, 5), mark)  # read before the reset
-    await news.announce([("c", Epoch(1, 5))])
+    await news.announce("c", Epoch(1, 5))
     watch.note("probe", Epoch(9, 0), watch.mark())
     await until(lambda: watch.known("probe") is not None)
     assert watch.known("c") is None
@@ -135,7 +140,9 @@ async def test_without_room_what_was_told_is_not_mistaken_for_untold(
     await until(lambda: watch.mark() is not None)
     await vouch(news)
     early = watch.mark()
-    await news.announce([("c", Epoch(1, 7)), ("x", Epoch(2, 1)), ("y", Epoch(3, 1))])
+    await news.announce_all(
+        [(at("c"), Epoch(1, 7)), (at("x"), Epoch(2, 1)), (at("y"), Epoch(3, 1))]
+    )
     await news.forget([])
     await told.wait()
     watch.note("y", Epoch(3, 0), early)
@@ -164,7 +171,7 @@ async def test_another_deployment_on_the_same_server_hears_nothing(
         await until(lambda: watch.mark() is not None)
         watch.note("c", Epoch(1, 5), watch.mark())
         await vouch(news)
-        await EpochNews(remote).announce([("c", Epoch(1, 6))])
+        await EpochNews(remote).announce("c", Epoch(1, 6))
         await asyncio.sleep(0.05)
         assert watch.known("c") is None
 
@@ -204,7 +211,7 @@ async def test_a_redis_that_was_away_is_followed_again_within_a_second_and_nothi
         await server.stop(child)
         await until(lambda: watch.known("c") is None, seconds=0.5)
         with pytest.raises(AwayError):
-            await news.announce([("c", Epoch(1, 6))])
+            await news.announce("c", Epoch(1, 6))
         await asyncio.sleep(0.5)
 
         child = await server.start()
@@ -233,7 +240,7 @@ async def test_a_redis_that_hangs_is_noticed_and_trusted_no_longer_than_the_leas
         os.kill(child.pid, signal.SIGSTOP)
         began = time.monotonic()
         with pytest.raises(AwayError):
-            await news.announce([("c", Epoch(1, 6))])
+            await news.announce("c", Epoch(1, 6))
         assert time.monotonic() - began < 0.2
         await until(lambda: watch.known("c") is None, seconds=LEASE_SECONDS)
         await until(lambda: watch.mark() is None, seconds=4)

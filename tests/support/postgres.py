@@ -38,6 +38,13 @@ def new_database(postgres_server: str) -> Iterator[str]:
         connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(identifier))
 
 
+def service_url(url: str, service: str = "service") -> str:
+    """Return the URL by which a service works on the owner's database at `url`: with a role
+    of its own, which it makes when it first migrates."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=f"{service}:pass@{parts.netloc.partition('@')[2]}").geturl()
+
+
 @pytest.fixture
 def database_url(postgres_server: str) -> Iterator[str]:
     """DSN of a new, empty database, dropped after the test."""

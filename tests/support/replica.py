@@ -44,6 +44,20 @@ def gateway_beside(stack: TestStack, **settings: str) -> Service:
     )
 
 
+def database_variables(stack: TestStack, service: str) -> dict[str, str]:
+    """Return the environment by which another replica of a service works on the stack's
+    database."""
+    endpoint = stack.endpoints["postgres"]
+    file = Path(endpoint["password_file"])
+    passwords = {"": file, f"_{service}": file.with_name(f"password-{service}")}
+    own, theirs = (
+        endpoint["dsn"].replace("quintet@", f"quintet{suffix}:{it.read_text().strip()}@")
+        for suffix, it in passwords.items()
+    )
+    prefix = f"QUINTET_{service.upper()}"
+    return {f"{prefix}_DATABASE_URL": theirs, f"{prefix}_OWNER_DATABASE_URL": own}
+
+
 def redis_url(stack: TestStack) -> str:
     """Return the URL of the stack's Redis, with its password."""
     endpoint = stack.endpoints["valkey"]

@@ -21,7 +21,7 @@ from quintet_retriever.app import open_application
 from quintet_retriever.settings import Settings
 from quintet_servicekit.errors import ServiceError, from_rpc_error
 from support.grpc_service import serving
-from support.postgres import new_database
+from support.postgres import new_database, service_url
 
 if TYPE_CHECKING:
     Stub: TypeAlias = pb_grpc.RetrieverServiceAsyncStub
@@ -30,13 +30,18 @@ REVISION = "r1"
 
 
 def settings_for(database_url: str, **settings: Any) -> Settings:
-    """Return settings of a retriever that drains and probes as fast as tests want."""
+    """Return settings of a retriever that drains and probes as fast as tests want, on the
+    owner's URL of a database."""
     quick: dict[str, Any] = {
         "lame_duck_seconds": 0,
         "drain_seconds": 1,
         "probe_interval_seconds": 0.05,
     }
-    return Settings(database_url=SecretStr(database_url), **(quick | settings))
+    urls = {
+        "database_url": SecretStr(service_url(database_url)),
+        "owner_database_url": SecretStr(database_url),
+    }
+    return Settings(**(urls | quick | settings))
 
 
 @asynccontextmanager

@@ -6,6 +6,7 @@ import time
 import pytest
 
 from quintet_servicekit.cache import Cache, CacheSettings, Codec, Computed, Found, key_of
+from quintet_servicekit.cache.keys import owned
 from quintet_servicekit.errors import Reason, ServiceError
 
 TEXT = Codec[str](str.encode, lambda raw: bytes(raw).decode())
@@ -244,7 +245,7 @@ async def test_a_ttl_is_shortened_at_random_and_never_lengthened() -> None:
     for n in range(200):
         now = time.time() * 1000
         cache.put(key_of(n), "value")
-        envelope = cache._memory.get(key_of(n), 0)
+        envelope = cache._memory.get(owned(key_of(n)), 0)
         assert envelope is not None
         ttl = envelope.soft_ms - now
         assert 499_000 <= ttl <= 1_000_100

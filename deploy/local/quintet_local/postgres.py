@@ -1,7 +1,7 @@
 """A PostgreSQL server of our own on one data folder.
 
-The folder keeps everything (`data/`, `password`), survives any end of the
-server or of us, and needs no access to its parent folders for the user that the
+The folder keeps everything (`data/`, `password`, and each service's password), survives any
+end of the server or of us, and needs no access to its parent folders for the user that the
 server runs as.
 """
 
@@ -88,8 +88,24 @@ class Postgres:
 
     @property
     def dsn(self) -> str:
-        """The connection URI, with its password."""
+        """The owner's connection URI, with its password."""
         return f"postgresql://{NAME}:{self.password}@{HOST}:{self.port}/{NAME}"
+
+    def service_dsn(self, service: str) -> str:
+        """Return the connection URI of a service, whose role it makes itself when it first
+        migrates; its password is the folder's from then on."""
+        file = self._folder / f"password-{service}"
+        if not file.exists():
+            passwords.write(passwords.new_password(), file)
+        return f"postgresql://{NAME}_{service}:{file.read_text()}@{HOST}:{self.port}/{NAME}"
+
+    def variables(self, service: str) -> Mapping[str, str]:
+        """Return the environment by which a service works on this server."""
+        prefix = f"QUINTET_{service.upper()}"
+        return {
+            f"{prefix}_DATABASE_URL": self.service_dsn(service),
+            f"{prefix}_OWNER_DATABASE_URL": self.dsn,
+        }
 
     @property
     def endpoint(self) -> Mapping[str, str]:

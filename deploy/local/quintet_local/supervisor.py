@@ -238,7 +238,13 @@ class _Plan:
         database_url = environment.get("QUINTET_RETRIEVER_DATABASE_URL")
         self._own_database = not database_url
         if database_url:
-            self._services["gateway"].configure({"QUINTET_GATEWAY_DATABASE_URL": database_url})
+            owner_url = environment.get("QUINTET_RETRIEVER_OWNER_DATABASE_URL", "")
+            self._services["gateway"].configure(
+                {
+                    "QUINTET_GATEWAY_DATABASE_URL": database_url,
+                    "QUINTET_GATEWAY_OWNER_DATABASE_URL": owner_url,
+                }
+            )
         self._postgres = Postgres(
             folder.path / "postgres",
             log_file=folder.log_file("postgres"),
@@ -297,8 +303,7 @@ class _Plan:
                     await self.members["postgres"].start()
                 for name in _WITH_DATABASE:
                     if self._own_database:
-                        variable = f"QUINTET_{name.upper()}_DATABASE_URL"
-                        self._services[name].configure({variable: self._postgres.dsn})
+                        self._services[name].configure(self._postgres.variables(name))
                     group.create_task(self.members[name].start())
         except ExceptionGroup as failures:
             # The others were cancelled by the first; a user is told of one cause.

@@ -8,7 +8,7 @@
 What holds for callers:
 
 - The key holds everything that the answer depends on, and how fresh it must be: what a
-  follower gets may have begun before it came.
+  follower gets may have begun before it came. Only callers of one tenant share.
 - `start` looks into the cache once more before it computes, and puts its result there
   before it ends: else a caller who looked just before it was there computes it again.
 - `start` bounds its own time by the service's limit, not by its caller's deadline:
@@ -23,6 +23,7 @@ from contextlib import aclosing
 from typing import Generic, TypeVar
 
 from quintet_servicekit.cache import metrics
+from quintet_servicekit.cache.keys import owned
 from quintet_servicekit.cache.models import Codec
 from quintet_servicekit.cache.once import OF_THE_CALLER
 from quintet_servicekit.cache.relay import (
@@ -154,6 +155,7 @@ class Flights(Generic[E]):
         lack of time, or its replica died: computes anew if nothing has been yielded, and
         raises `ServiceError` DEPENDENCY_UNAVAILABLE, to be tried again, if something has.
         """
+        key = owned(key)
         while True:
             flight = self._flights.get(key)
             led = flight is None or not flight.whole

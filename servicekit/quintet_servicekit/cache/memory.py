@@ -1,7 +1,7 @@
 """Entries in this process's memory: least recently used out first, bounded in bytes.
 
-Not thread-safe: it belongs to the event loop. Every operation is O(1), amortised over
-the entries that it drops.
+Not thread-safe: it belongs to the event loop. Every operation but `held` and `clear` is O(1),
+amortised over the entries that it drops.
 """
 
 from __future__ import annotations
@@ -65,10 +65,18 @@ class Memory:
         if envelope is not None:
             self._bytes -= _size(key, envelope)
 
-    def clear(self) -> None:
-        """Drop all entries."""
-        self._entries.clear()
-        self._bytes = 0
+    def held(self, prefix: str) -> tuple[int, int]:
+        """Return how many entries there are whose keys begin with `prefix`, and their bytes;
+        some 15 ms for 100,000 entries of whoever."""
+        sizes = [_size(*entry) for entry in self._entries.items() if entry[0].startswith(prefix)]
+        return len(sizes), sum(sizes)
+
+    def clear(self, prefix: str) -> int:
+        """Drop all entries whose keys begin with `prefix`; return how many there were."""
+        keys = [key for key in self._entries if key.startswith(prefix)]
+        for key in keys:
+            self.discard(key)
+        return len(keys)
 
 
 def _size(key: str, envelope: Envelope) -> int:

@@ -67,9 +67,10 @@ class Once(Generic[R]):
         """Let the next caller for `key` start anew; who waits already goes on waiting."""
         self._flights.pop(key, None)
 
-    def forget_all(self) -> None:
-        """Let the next callers for all keys start anew."""
-        self._flights.clear()
+    def forget_all(self, prefix: str) -> None:
+        """Let the next callers for all keys that begin with `prefix` start anew."""
+        for key in [key for key in self._flights if key.startswith(prefix)]:
+            del self._flights[key]
 
     def is_current(self, key: str) -> bool:
         """Whether the running task computes `key`, and has not been forgotten."""

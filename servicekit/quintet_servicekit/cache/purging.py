@@ -1,4 +1,4 @@
-"""Dropping all that a tier keeps in Redis."""
+"""Dropping all that a tier keeps in Redis for a tenant."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ STEP_KEYS = 1_000
 """Keys that Redis looks at in one step: half a millisecond, for which others wait."""
 
 
-async def drop_values(remote: Remote, tier: str) -> int:
-    """Drop the tier's values, of all schemas, and return their number.
+async def drop_values(remote: Remote, tier: str, tenant: str) -> int:
+    """Drop a tenant's values of the tier, of all schemas, and return their number.
 
     Leases and streams of what is being computed stay. What is written meanwhile may
     stay too. Takes one round trip for every 1,000 keys that the server has, of whatever
@@ -22,10 +22,11 @@ async def drop_values(remote: Remote, tier: str) -> int:
     prefix = remote.key(f"{tier}:")
     cursor, dropped = b"0", 0
     while True:
-        scan = ("SCAN", cursor, "MATCH", f"{prefix}*", "COUNT", STEP_KEYS)
+        scan = ("SCAN", cursor, "MATCH", f"{prefix}*:{tenant}:*", "COUNT", STEP_KEYS)
         cursor, names = await remote.command(*scan)
-        # Exactly schema and key follow; with more behind them it is no value.
-        values = [name for name in names if name[len(prefix) :].count(b":") == 1]
+        # Exactly schema, tenant and key follow; with more behind them it is no value.
+        parts = ((name, name[len(prefix) :].split(b":")) for name in names)
+        values = [name for name, its in parts if len(its) == 3 and its[1] == tenant.encode()]
         if values:
             dropped += await remote.command("UNLINK", *values)
         if cursor == b"0":

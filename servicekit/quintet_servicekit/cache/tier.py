@@ -1,8 +1,9 @@
 """One tier of the cache: memory, behind it Redis, and whoever computes a value only once.
 
 A service builds its `Cache` in `app.py` and its engine asks it. Keys come from `key_of`
-and hold everything that a value depends on, the tenant first; what may change without
-a new key is checked by the caller's `accept`.
+and hold everything that a value depends on; what may change without a new key is checked
+by the caller's `accept`. Whatever the key, its value is the present tenant's: no other finds,
+shares, drops or counts it.
 
     cache = Cache("l2", Codec(encode, decode), settings.cache, remote, schema=1)
     found = await cache.get_or_load(key, load)
@@ -23,6 +24,7 @@ from quintet_servicekit import telemetry
 from quintet_servicekit.cache import metrics
 from quintet_servicekit.cache.envelope import Envelope, UnreadableError, pack, unpack
 from quintet_servicekit.cache.errors import AwayError
+from quintet_servicekit.cache.keys import owned
 from quintet_servicekit.cache.lease import Lease
 from quintet_servicekit.cache.memory import Memory
 from quintet_servicekit.cache.models import (
@@ -40,6 +42,7 @@ from quintet_servicekit.cache.remote import Remote
 from quintet_servicekit.cache.settings import CacheSettings
 from quintet_servicekit.cache.sharing import find_or_claim
 from quintet_servicekit.cache.tally import Tally
+from quintet_servicekit.identity import current
 
 V = TypeVar("V")
 
@@ -79,44 +82,36 @@ class Cache(Generic[V]):
 
         A hit is counted; a miss is not, since whoever peeks asks on.
         """
-        envelope = self._memory.get(key, time.time() * 1000)
-        if envelope is None:
-            return None
-        found = self._opened(key, envelope, "memory")
-        if found is None or not _good(found, allow_stale, accept):
-            return None
-        self._count(found)
-        return found
+        return self._peeked(owned(key), allow_stale, accept)
 
     async def get(
         self, key: str, *, allow_stale: bool = False, accept: Accept[V] | None = None
     ) -> Found[V] | None:
         """Return the value from memory, else from Redis in one round trip; None if neither
         has one that is fresh (or `allow_stale`) and accepted."""
-        found = self.peek(key, allow_stale=allow_stale, accept=accept)
+        mine = owned(key)
+        found = self._peeked(mine, allow_stale, accept)
         if found is not None:
             return found
-        return self._counted(await self._fetched(key), allow_stale, accept)
+        return self._counted(await self._fetched(mine), allow_stale, accept)
 
     async def get_many(
         self, keys: Sequence[str], *, allow_stale: bool = False, accept: Accept[V] | None = None
     ) -> list[Found[V] | None]:
         """Return the values of `keys` in their order, as `get` would: those that memory
         lacks in one round trip together."""
-        found = {
-            key: self.peek(key, allow_stale=allow_stale, accept=accept)
-            for key in dict.fromkeys(keys)
-        }
+        mine = [owned(key) for key in keys]
+        found = {key: self._peeked(key, allow_stale, accept) for key in dict.fromkeys(mine)}
         missing = [key for key, value in found.items() if value is None]
         if missing:
             raws = await self._mget([self._name(key) for key in missing])
             for key, raw in zip(missing, raws or [None] * len(missing), strict=True):
                 found[key] = self._counted(self._received(key, raw), allow_stale, accept)
-        return [found[key] for key in keys]
+        return [found[key] for key in mine]
 
     def put(self, key: str, value: V, *, cost_seconds: float = 0.0, negative: bool = False) -> None:
         """Keep a value that took `cost_seconds` to compute; Redis gets it in the background."""
-        self._store(key, self._enveloped(value, cost_seconds, negative))
+        self._store(owned(key), self._enveloped(value, cost_seconds, negative))
 
     def put_many(self, values: Iterable[tuple[str, V]], *, cost_seconds: float = 0.0) -> None:
         """Keep values that took `cost_seconds` each; Redis gets them in the background."""
@@ -133,32 +128,33 @@ class Cache(Generic[V]):
         self.discard(keys)
         if self._remote is None or not keys:
             return True
-        names = [self._remote.key(self._name(key)) for key in keys]
+        names = [self._remote.key(self._name(owned(key))) for key in keys]
         return await self._remote.writer.flush([("DEL", *names)])
 
     def discard(self, keys: Iterable[str]) -> None:
         """Drop the values from this process only, and what is being computed for them."""
-        for key in keys:
+        for key in map(owned, keys):
             self._memory.discard(key)
             self._once.forget(key)
 
-    def clear(self) -> None:
-        """Drop all values from this process's memory, and what is being computed."""
-        self._memory.clear()
-        self._once.forget_all()
+    def clear(self) -> int:
+        """Drop the tenant's values from this process's memory, and what is being computed for
+        it; return how many there were."""
+        mine = owned("")
+        self._once.forget_all(mine)
+        return self._memory.clear(mine)
 
     async def purge(self) -> int:
-        """Drop all values from this process and from Redis, and return how many: the
+        """Drop the tenant's values from this process and from Redis, and return how many: the
         greater of the two numbers, since most are in both.
 
         A computation in flight in this process ends for those who wait, and is not kept.
         Raises `AwayError` when Redis couldn't be told; memory is empty then.
         """
-        dropped = len(self._memory)
-        self.clear()
+        dropped = self.clear()
         if self._remote is None:
             return dropped
-        return max(dropped, await drop_values(self._remote, self.tier))
+        return max(dropped, await drop_values(self._remote, self.tier, current().tenant))
 
     async def get_or_load(
         self,
@@ -177,11 +173,12 @@ class Cache(Generic[V]):
         very caller: also of what a computation yields that began before we came.
         Raises what `load` raises.
         """
-        found = self.peek(key, allow_stale=allow_stale, accept=accept)
+        mine = owned(key)
+        found = self._peeked(mine, allow_stale, accept)
         while found is None:
             joined, led = await self._once.join(
-                key,
-                lambda: self._found_or_computed(key, load, allow_stale, accept, across_replicas),
+                mine,
+                lambda: self._found_or_computed(mine, load, allow_stale, accept, across_replicas),
             )
             if joined.store is None:  # computed just now
                 joined = joined._replace(saved_seconds=0.0) if led else joined._replace(shared=True)
@@ -189,21 +186,22 @@ class Cache(Generic[V]):
                 found = joined
                 self._count(found)
         if found.stale:
-            self._refresh(key, load, across_replicas)
+            self._refresh(mine, load, across_replicas)
         return found
 
     def stats(self) -> CacheStats:
-        """Return this process's counts and memory."""
-        outcomes = self._tally.outcomes
+        """Return the tenant's counts and memory in this process."""
+        entries, size = self._memory.held(owned(""))
+        outcomes, errors = self._tally.counts()
         return CacheStats(
             tier=self.tier,
             hits=outcomes["hit"] + outcomes["negative"],
             misses=outcomes["miss"],
             stale=outcomes["stale"],
             shared=outcomes["shared"],
-            errors=self._tally.errors,
-            entries=len(self._memory),
-            bytes=self._memory.bytes,
+            errors=errors,
+            entries=entries,
+            bytes=size,
             max_bytes=self._memory.max_bytes,
             redis_available=self._remote is not None and self._remote.available,
         )
@@ -211,6 +209,16 @@ class Cache(Generic[V]):
     async def aclose(self) -> None:
         """Cancel computations in flight, refreshes among them."""
         await self._once.aclose()
+
+    def _peeked(self, key: str, allow_stale: bool, accept: Accept[V] | None) -> Found[V] | None:
+        envelope = self._memory.get(key, time.time() * 1000)
+        if envelope is None:
+            return None
+        found = self._opened(key, envelope, "memory")
+        if found is None or not _good(found, allow_stale, accept):
+            return None
+        self._count(found)
+        return found
 
     async def _found_or_computed(
         self,

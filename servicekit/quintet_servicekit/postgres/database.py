@@ -1,8 +1,8 @@
 """The one door to PostgreSQL: the pool, round trips, their spans, and what their errors mean.
 
 Everything that the store does is one round trip: its statements are sent
-together, in one transaction if there are several, and no transaction ever waits
-for us.
+together, in one transaction, and no transaction ever waits for us. Each first says for which
+tenant it is, by which row-level security tells what it sees.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from psycopg import errors, sql
 from psycopg.rows import DictRow
 from psycopg_pool import AsyncConnectionPool, TooManyRequests
 
-from quintet_servicekit import telemetry
+from quintet_servicekit import identity, telemetry
 from quintet_servicekit.breaker_policy import BreakerSettings
 from quintet_servicekit.errors import Reason, ServiceError
-from quintet_servicekit.postgres import pool_metrics
+from quintet_servicekit.postgres import pool_metrics, tenancy
 from quintet_servicekit.postgres.connecting import Connection, Probe, arguments
 from quintet_servicekit.postgres.exchanges import Exchanges
 from quintet_servicekit.postgres.settings import PostgresSettings
@@ -45,6 +45,8 @@ PING_SECONDS = 0.8
 _ROUND_TRIP_SECONDS = 1.0
 """What a round trip may take beyond its connection's and its statement's own time, which a
 server that hangs does not keep."""
+
+_FOR_TENANT = "SELECT set_config(%s, %s, true)"
 
 _SECONDS = Histogram(
     "db_client_operation_duration_seconds",
@@ -160,8 +162,10 @@ class Database:
         and psycopg's errors of statements that are wrong.
         """
 
+        tenant = identity.current().tenant
+
         async def work(connection: Connection) -> list[DictRow]:
-            return await _rows(connection, statements)
+            return await _rows(connection, tenant, statements)
 
         for attempt in range(_ATTEMPTS):
             admitted = self._exchanges.admit()
@@ -222,16 +226,19 @@ class Database:
                 raise
 
 
-async def _rows(connection: Connection, statements: Sequence[Statement]) -> list[DictRow]:
-    if len(statements) == 1:
-        cursor = await connection.execute(statements[0].sql, statements[0].parameters)
-    else:
-        # psycopg's own transaction() waits for BEGIN and COMMIT: two more round trips,
-        # during which locks are held.
-        async with connection.pipeline():
+async def _rows(
+    connection: Connection, tenant: str, statements: Sequence[Statement]
+) -> list[DictRow]:
+    # psycopg's own transaction() waits for BEGIN and COMMIT: two more round trips, during
+    # which locks are held. What a pipeline sends without them is one transaction too.
+    several = len(statements) > 1
+    async with connection.pipeline():
+        if several:
             await connection.execute("BEGIN")
-            for statement in statements:
-                cursor = await connection.execute(statement.sql, statement.parameters)
+        await connection.execute(_FOR_TENANT, [tenancy.SETTING, tenant])
+        for statement in statements:
+            cursor = await connection.execute(statement.sql, statement.parameters)
+        if several:
             await connection.execute("COMMIT")
     return await cursor.fetchall() if cursor.description else []
 

@@ -8,16 +8,18 @@ migration that was applied must never change again: its checksum is compared.
 from __future__ import annotations
 
 import asyncio
+import getpass
 import hashlib
 import random
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 
 import psycopg
-from psycopg import sql
+from psycopg import conninfo, errors, sql
 
 from quintet_servicekit import telemetry
+from quintet_servicekit.postgres import tenancy
 from quintet_servicekit.postgres.settings import PostgresSettings
 
 _LOCKS = 0x5155494E54455400
@@ -73,23 +75,39 @@ class Schema:
         return sorted(found, key=lambda migration: migration.version)
 
 
+@dataclass(frozen=True, slots=True)
+class ServiceRole:
+    """The role that a service works with, and its password."""
+
+    name: str
+    password: str = field(repr=False)
+
+    @classmethod
+    def of(cls, url: str) -> ServiceRole:
+        """Return the role that a connection by this URL has."""
+        parts = conninfo.conninfo_to_dict(url)
+        return cls(str(parts.get("user") or getpass.getuser()), str(parts.get("password") or ""))
+
+
 async def migrate(
-    conninfo: str,
+    url: str,
     schema: Schema,
     *,
     connect_timeout: int,
     lock_timeout: float,
     migrations: Iterable[Migration] | None = None,
+    service: ServiceRole | None = None,
 ) -> list[int]:
     """Apply what was not applied yet and return its versions.
 
-    Waits at most `lock_timeout` seconds for any lock. `migrations` are those of this
-    program unless others are given. Raises `MigrationError` when
-    an applied migration has changed, and psycopg's errors.
+    `url` is the owner's. Waits at most `lock_timeout` seconds for any lock. `migrations` are
+    those of this program unless others are given. Then `service` may use the schema.
+    Raises `MigrationError` when an applied migration has changed or that role could pass by
+    row-level security, and psycopg's errors.
     """
     applied = []
     connection = await psycopg.AsyncConnection.connect(
-        conninfo,
+        url,
         autocommit=True,
         connect_timeout=connect_timeout,
         application_name=f"quintet-{schema.name}-migration",
@@ -99,18 +117,25 @@ async def migrate(
             async with connection.transaction():
                 if await _apply(connection, schema, migration, lock_timeout):
                     applied.append(migration.version)
+        if service is not None:
+            async with connection.transaction():
+                await _lock(connection, schema, lock_timeout)
+                await _admit(connection, schema, service)
     return applied
 
 
 async def migrate_when_possible(settings: PostgresSettings, schema: Schema) -> None:
-    """Migrate as soon as the database answers, however long that takes."""
+    """Migrate as soon as the database answers, however long that takes. Raises
+    `MigrationError` as `migrate` does."""
+    url = settings.database_url.get_secret_value()
     while True:
         try:
             applied = await migrate(
-                settings.database_url.get_secret_value(),
+                settings.owner_database_url.get_secret_value() or url,
                 schema,
                 connect_timeout=settings.connect_timeout_seconds,
                 lock_timeout=settings.migration_lock_timeout_seconds,
+                service=ServiceRole.of(url),
             )
         except psycopg.OperationalError as error:
             telemetry.logger().warning("waiting for the database", cause=type(error).__name__)
@@ -121,6 +146,46 @@ async def migrate_when_possible(settings: PostgresSettings, schema: Schema) -> N
             return
 
 
+async def _admit(connection: psycopg.AsyncConnection, schema: Schema, service: ServiceRole) -> None:
+    """Let the service use the schema. Its role is made where it is not there yet."""
+    found = await connection.execute("SELECT FROM pg_roles WHERE rolname = %s", [service.name])
+    if await found.fetchone() is None:
+        await _make_role(connection, service)
+    admit = sql.SQL("SELECT {}.admit(%s)").format(sql.Identifier(schema.name))
+    try:
+        await connection.execute(admit, [service.name])
+    except errors.InsufficientPrivilege as error:
+        raise MigrationError(
+            f"the role {service.name} could read every tenant's rows: let the service have one"
+            " of its own, and name the owner's in OWNER_DATABASE_URL (docs/tenants.md)"
+        ) from error
+
+
+async def _make_role(connection: psycopg.AsyncConnection, service: ServiceRole) -> None:
+    name, password = service.name.encode(), service.password.encode()
+    # What the server stores: the password itself would stand in its log of statements.
+    verifier = connection.pgconn.encrypt_password(password, name, b"scram-sha-256")
+    make = sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(
+        sql.Identifier(service.name), sql.Literal(verifier.decode())
+    )
+    try:
+        async with connection.transaction():
+            await connection.execute(make)
+    except (errors.DuplicateObject, errors.UniqueViolation):
+        return  # a replica on another database of the server was faster
+    except errors.InsufficientPrivilege as error:
+        raise MigrationError(
+            f"there is no role {service.name}, and the owner may not make it"
+        ) from error
+
+
+async def _lock(connection: psycopg.AsyncConnection, schema: Schema, lock_timeout: float) -> None:
+    await connection.execute(
+        "SELECT set_config('lock_timeout', %s, true)", [str(round(lock_timeout * 1000))]
+    )
+    await connection.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCKS + schema.number])
+
+
 async def _apply(
     connection: psycopg.AsyncConnection,
     schema: Schema,
@@ -128,11 +193,10 @@ async def _apply(
     lock_timeout: float,
 ) -> bool:
     name = sql.Identifier(schema.name)
-    await connection.execute(
-        "SELECT set_config('lock_timeout', %s, true)", [str(round(lock_timeout * 1000))]
-    )
-    await connection.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCKS + schema.number])
+    await _lock(connection, schema, lock_timeout)
     await connection.execute(sql.SQL(_BOOKKEEPING).format(schema=name))
+    if migration.version == 1:
+        await connection.execute(tenancy.functions(schema.name))
     cursor = await connection.execute(
         sql.SQL("SELECT checksum FROM {}.schema_migration WHERE version = %s").format(name),
         [migration.version],

@@ -11,7 +11,11 @@ class PostgresSettings(ServiceSettings):
     """Where the database is, and how long what may take there."""
 
     database_url: SecretStr = SecretStr("postgresql://127.0.0.1:5432/quintet")
-    """Connection URI of PostgreSQL, with its password. Never logged."""
+    """Connection URI of PostgreSQL, with its password. Never logged. Its role is none that
+    row-level security does not hold for: no superuser and not the tables' owner."""
+    owner_database_url: SecretStr = SecretStr("")
+    """The same for the role that owns the tables and migrates them; used at the start alone.
+    It may create schemas and the extensions that are not there."""
 
     pool_min_size: int = Field(2, ge=1, le=1000)
     """Connections that are kept open: a search seldom waits for a new one."""

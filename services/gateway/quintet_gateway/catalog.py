@@ -8,7 +8,6 @@ the gateway forget and ask again.
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from dataclasses import dataclass
 
 from quintet.embedder.v1 import embedder_service_pb2 as embedder_pb
@@ -20,6 +19,7 @@ from quintet_gateway.degradation import AWAY
 from quintet_servicekit.cache import Cache, CacheSettings, Codec
 from quintet_servicekit.deadline import Deadline
 from quintet_servicekit.errors import Reason, ServiceError
+from quintet_servicekit.tenant_map import TenantMap
 
 LIST_SECONDS = 5.0
 """How long the generator may take to list its models."""
@@ -45,8 +45,7 @@ class Catalog:
 
     def __init__(self, services: Services, *, max_collections: int, models_seconds: float) -> None:
         self._services = services
-        self._collections: OrderedDict[str, EmbeddingModel] = OrderedDict()
-        self._max_collections = max_collections
+        self._collections: TenantMap[EmbeddingModel] = TenantMap(max_collections)
         self._last_listed: generator_pb.ListModelsResponse | None = None
         self._generators = Cache(
             "models",
@@ -64,9 +63,9 @@ class Catalog:
 
         Raises `ServiceError` COLLECTION_NOT_FOUND.
         """
-        if collection in self._collections:
-            self._collections.move_to_end(collection)
-            return self._collections[collection]
+        known = self._collections.get(collection)
+        if known is not None:
+            return known
         response = await chain.unary(
             self._services.peer("retriever"),
             "GetCollection",
@@ -75,14 +74,12 @@ class Catalog:
         )
         found = response.collection
         model = EmbeddingModel(found.embedding_model, found.embedding_revision)
-        self._collections[collection] = model
-        if len(self._collections) > self._max_collections:
-            self._collections.popitem(last=False)
+        self._collections.put(collection, model)
         return model
 
     def forget(self, collection: str) -> None:
         """Drop what is remembered of a collection."""
-        self._collections.pop(collection, None)
+        self._collections.forget(collection)
 
     async def embedder(self, chain: Chain, name: str) -> embedder_pb.Model:
         """Return the embedder's model of that name, or its default for an empty one.

@@ -12,10 +12,11 @@ from contextlib import asynccontextmanager
 from psycopg.rows import DictRow
 
 from quintet_gateway.settings import Settings
+from quintet_servicekit import telemetry
 from quintet_servicekit.errors import Reason, ServiceError
 from quintet_servicekit.postgres import database
 from quintet_servicekit.postgres.database import DEPENDENCY, Operation, Statement
-from quintet_servicekit.postgres.migrator import Schema, migrate_when_possible
+from quintet_servicekit.postgres.migrator import MigrationError, Schema, migrate_when_possible
 
 SCHEMA = Schema("gateway", 2, "quintet_gateway")
 
@@ -29,8 +30,14 @@ class Database(database.Database):
         self.migrated = asyncio.Event()
 
     async def migrate(self) -> None:
-        """Make the tables, as soon as the server answers."""
-        await migrate_when_possible(self._settings, SCHEMA)
+        """Make the tables, and connect, as soon as the server answers."""
+        try:
+            await migrate_when_possible(self._settings, SCHEMA)
+        except MigrationError as error:
+            # Answers go on without it.
+            telemetry.logger().error("the database cannot be used", cause=str(error))
+            return
+        await self.open()
         self.migrated.set()
 
     async def run(self, operation: Operation, *statements: Statement) -> list[DictRow]:
@@ -53,7 +60,6 @@ async def open_database(settings: Settings) -> AsyncIterator[Database | None]:
         yield None
         return
     opened = Database(settings)
-    await opened.open()
     migrating = asyncio.create_task(opened.migrate(), name="migration")
     try:
         yield opened

@@ -35,7 +35,9 @@ from quintet_servicekit.cache import (
     Remote,
     key_of,
 )
+from quintet_servicekit.cache.tally import MAX_TENANTS
 from quintet_servicekit.cache.use import CacheUse, use_of
+from quintet_servicekit.tenant_map import TenantMap
 
 TIER = "completions"
 _RANDOM = struct.Struct("<dQ")
@@ -70,7 +72,7 @@ class CompletionCache:
     ) -> None:
         self._cache = Cache(TIER, completions, settings, remote, schema=schema)
         self._flights = Flights(TIER, events, settings, remote, schema=schema)
-        self._shared = 0
+        self._shared: TenantMap[int] = TenantMap(MAX_TENANTS)
 
     async def stream(
         self, query: Query, model: ModelInfo, compute: Compute, *, keep: bool
@@ -135,11 +137,11 @@ class CompletionCache:
                 yield event
 
     def stats(self) -> CacheStats:
-        """Return this process's counts and memory."""
-        return replace(self._cache.stats(), shared=self._shared)
+        """Return the tenant's counts and memory in this process."""
+        return replace(self._cache.stats(), shared=self._shared.get("") or 0)
 
     async def purge(self) -> int:
-        """Drop all answers and return how many; raises as `Cache.purge` does."""
+        """Drop the tenant's answers and return how many; raises as `Cache.purge` does."""
         return await self._cache.purge()
 
     async def aclose(self) -> None:
@@ -149,7 +151,7 @@ class CompletionCache:
 
     def _use(self, origin: _Origin, keep: bool) -> CacheUse | None:
         if not origin.led:
-            self._shared += 1
+            self._shared.put("", (self._shared.get("") or 0) + 1)
             return CacheUse(TIER, "shared")
         return use_of(TIER, [origin.found]) if keep else None
 

@@ -23,12 +23,7 @@ _REVOCATIONS = Counter(
     "Writes whose epoch could not be announced, so that trust in older ones was taken back.",
 )
 
-_REVOKE = Statement(
-    sql.SQL(
-        "UPDATE retriever.relay SET revocations = revocations + 1"
-        " RETURNING extract(epoch FROM trusted_until - clock_timestamp())::float8 AS seconds"
-    )
-)
+_REVOKE = Statement(sql.SQL("SELECT retriever.revoke_trust() AS seconds"))
 
 
 class Announcer:
@@ -51,7 +46,7 @@ class Announcer:
         # A replica never serves less than what it wrote itself.
         self._watch.told(name, epoch)
         try:
-            await self._news.announce([(name, epoch)])
+            await self._news.announce(name, epoch)
         except AwayError:
             await self._revoke()
 

@@ -73,7 +73,7 @@ class CollectionStore:
                     " (name, embedding_model, embedding_revision, dimension, description, language)"
                     " VALUES (%(name)s, %(model)s, %(revision)s, %(dimension)s, %(description)s,"
                     " %(language)s)"
-                    " ON CONFLICT (name) DO NOTHING RETURNING id, name, epoch"
+                    " ON CONFLICT (tenant, name) DO NOTHING RETURNING id, name, epoch"
                     "), queued AS ("
                     " INSERT INTO retriever.outbox (name, collection_id, epoch)"
                     " SELECT name, id, epoch FROM made"
@@ -122,8 +122,8 @@ class CollectionStore:
     async def delete_collection(
         self, name: str, once: RequestKey | None = None
     ) -> DeletedCollection | None:
-        """Delete the collection; None if there is no such collection. Its tables are
-        dropped, which takes no longer for many documents than for few."""
+        """Delete the collection; None if there is no such collection. Its tables go with its
+        row, which takes no longer for many documents than for few."""
         rows = await run_once(
             self._database,
             Operation("DELETE", "collection"),
@@ -139,7 +139,7 @@ class CollectionStore:
                     " INSERT INTO retriever.outbox (name, collection_id, epoch)"
                     " SELECT name, id, %(last)s FROM gone"
                     "), {keep}"
-                    " SELECT id, document_count, retriever.drop_collection_tables(id) FROM gone"
+                    " SELECT id, document_count FROM gone"
                 ).format(keep=keep("gone")),
                 {"name": name, "last": LAST} | key_parameters(once),
             ),
@@ -214,13 +214,12 @@ class CollectionStore:
         return Epoch(key.id, rows[0]["epoch"]) if rows else None
 
 
-def _collection_named(name: str) -> Statement:
-    return Statement(_COLLECTION + sql.SQL(" WHERE name = %(name)s"), {"name": name})
-
-
 def _hold_name(name: str) -> Statement:
     return Statement(
-        sql.SQL("SELECT pg_advisory_xact_lock(hashtextextended(%(name)s, %(seed)s))"),
+        sql.SQL(
+            "SELECT pg_advisory_xact_lock("
+            "hashtextextended(retriever.tenant() || '/' || %(name)s, %(seed)s))"
+        ),
         {"name": name, "seed": _NAMES},
     )
 

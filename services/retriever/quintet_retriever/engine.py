@@ -31,6 +31,7 @@ from quintet_retriever.searching import Searcher
 from quintet_servicekit.cache.use import CacheUse
 from quintet_servicekit.consistency import Epoch
 from quintet_servicekit.errors import Reason, ServiceError
+from quintet_servicekit.tenant_map import TenantMap
 
 T = TypeVar("T")
 
@@ -38,6 +39,9 @@ _REASONS_OF_AN_OLD_KEY = frozenset({Reason.DIMENSION_MISMATCH, Reason.MODEL_MISM
 """What a search or write meets, before it reaches the store, when the collection was
 made anew with other settings."""
 
+
+_MAX_KEYS = 10_000
+"""Collections that are remembered by their names, some 3 MB."""
 
 _ATTEMPTS = 4
 """Looks at a collection that others replace again and again."""
@@ -124,7 +128,7 @@ class Engine:
         self._link_reader = link_reader
         # Keys by name spare a round trip a call. They cannot mislead: a deleted
         # collection's key leads to no table, never to another's.
-        self._keys: dict[str, CollectionKey] = {}
+        self._keys: TenantMap[CollectionKey] = TenantMap(_MAX_KEYS)
 
     async def create_collection(
         self, new: NewCollection, once: RequestKey | None = None
@@ -148,7 +152,7 @@ class Engine:
                 " or language",
                 metadata={"collection": new.name},
             )
-        self._keys[new.name] = found.key
+        self._keys.put(new.name, found.key)
         await self._news.announce(new.name, found.epoch)
         return found
 
@@ -156,9 +160,9 @@ class Engine:
         """Return the collection. Raises COLLECTION_NOT_FOUND."""
         found = await self._store.find_collection(name)
         if found is None:
-            self._keys.pop(name, None)
+            self._keys.forget(name)
             raise _no_collection(name)
-        self._keys[name] = found.key
+        self._keys.put(name, found.key)
         return found
 
     async def list_collections(self, after: str, limit: int) -> Sequence[Collection]:
@@ -172,7 +176,7 @@ class Engine:
 
         Raises COLLECTION_NOT_FOUND.
         """
-        self._keys.pop(name, None)
+        self._keys.forget(name)
         deleted = await self._store.delete_collection(name, once)
         if deleted is None:
             raise _no_collection(name)
@@ -196,7 +200,7 @@ class Engine:
                 await self.get_collection(each)
             raise ServiceError(Reason.CONFLICT, "a collection is being replaced; repeat the call")
         for each, epoch in epochs.items():
-            self._keys.pop(each, None)
+            self._keys.forget(each)
             await self._news.announce(each, epoch)
         return epochs
 
@@ -320,7 +324,7 @@ class Engine:
             try:
                 return await work(known)
             except CollectionGoneError:
-                self._keys.pop(name, None)
+                self._keys.forget(name)
             except ServiceError as error:
                 if error.reason not in _REASONS_OF_AN_OLD_KEY:
                     raise
@@ -331,7 +335,7 @@ class Engine:
                 return await work(key)
             except CollectionGoneError:
                 # Replaced by another of its name since we looked.
-                self._keys.pop(name, None)
+                self._keys.forget(name)
         raise ServiceError(Reason.CONFLICT, "the collection is being replaced; repeat the call")
 
 

@@ -1,6 +1,7 @@
-"""Tokens of pages: opaque to callers, and good for the query they came from only.
+"""Tokens of pages: opaque to callers, and good for the query and the tenant they came from
+only.
 
-A token carries the last key of its page, and a digest of that key and the query.
+A token carries the last key of its page, and a digest of that key, the query and the tenant.
 It is no secret: whoever could forge one could as well list from the start.
 """
 
@@ -11,6 +12,7 @@ import binascii
 import hashlib
 
 from quintet_servicekit.errors import Reason, ServiceError
+from quintet_servicekit.identity import current
 
 _DIGEST_BYTES = 12
 """Enough that damage or a mix-up never goes unnoticed; nothing is guarded by it."""
@@ -47,7 +49,7 @@ def key_of_token(token: str, *query: str | bytes) -> str:
 
 def _digest(data: bytes, query: tuple[str | bytes, ...]) -> bytes:
     digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
-    for part in (data, *query):
+    for part in (data, current().tenant, *query):
         encoded = part.encode() if isinstance(part, str) else part
         # Lengths keep "ab", "c" and "a", "bc" apart.
         digest.update(len(encoded).to_bytes(8, "big") + encoded)

@@ -58,7 +58,7 @@ class QueryParts:
     the values of their placeholders. The words' pieces need the CTE `asked`."""
 
     def __init__(self, collection: CollectionKey, query: SearchQuery) -> None:
-        tables = Tables.of(collection.id)
+        tables = Tables.to_read(collection.id)
         vector, text = sql.SQL("%(vector)s::vector"), sql.SQL("%(text)s::text")
         language = sql.SQL("{}::regconfig").format(
             sql.Literal(f"retriever.words_{collection.language}")

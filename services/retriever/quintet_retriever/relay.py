@@ -23,7 +23,7 @@ from quintet_retriever.settings import Settings
 from quintet_servicekit import telemetry
 from quintet_servicekit.cache import AwayError
 from quintet_servicekit.consistency import Epoch
-from quintet_servicekit.epochs import LEASE_SECONDS, EpochNews
+from quintet_servicekit.epochs import LEASE_SECONDS, EpochNews, Place
 
 _LOCK = 0x5155494E54455403
 """Key of the advisory lock: "QUINTET" in ASCII, and 3."""
@@ -42,25 +42,12 @@ _OLDEST = Gauge("quintet_outbox_oldest_seconds", "Age of the oldest of these row
 _RENEWALS = Counter("quintet_relay_renewals_total", "Times that trust in the news was extended.")
 
 # All times are the database's: those who compare them later compare one clock.
-_STATE = "SELECT revocations FROM retriever.relay"
-_OUTBOX = (
-    "SELECT id, name, collection_id, epoch,"
-    " extract(epoch FROM clock_timestamp() - create_time)::float8 AS age"
-    " FROM retriever.outbox ORDER BY id LIMIT %s"
-)
-_DONE = "DELETE FROM retriever.outbox WHERE id = ANY (%s)"
-_RENEW = (
-    "UPDATE retriever.relay SET trusted_until = clock_timestamp() + make_interval(secs => %s)"
-    " WHERE revocations = %s RETURNING extract(epoch FROM trusted_until)::float8 AS until"
-)
-_PRUNE = (
-    "DELETE FROM retriever.change AS c USING retriever.collection AS k"
-    " WHERE c.collection_id = k.id AND c.epoch <= k.epoch - %s"
-)
-_FORGET = (
-    "DELETE FROM retriever.request"
-    " WHERE create_time < clock_timestamp() - make_interval(secs => %s)"
-)
+# What belongs to all tenants goes by functions of the tables' owner (migration 0009).
+_STATE = "SELECT retriever.revocations() AS revocations"
+_OUTBOX = "SELECT * FROM retriever.outbox_rows(%s)"
+_DONE = "SELECT retriever.outbox_done(%s::bigint[])"
+_RENEW = "SELECT retriever.extend_trust(%s, %s) AS until"
+_PRUNE = "SELECT retriever.prune(%s, %s)"
 
 
 class Relay:
@@ -140,8 +127,10 @@ class Relay:
         except AwayError:
             pass  # Counted, and logged by the kit. What is in the outbox stays there.
         if time.monotonic() >= self._next_prune:
-            await connection.execute(_PRUNE, [self._settings.keep_changes])
-            await connection.execute(_FORGET, [self._settings.keep_requests_seconds])
+            settings = self._settings
+            await connection.execute(
+                _PRUNE, [settings.keep_changes, settings.keep_requests_seconds]
+            )
             self._next_prune = time.monotonic() + _PRUNE_SECONDS
         if time.monotonic() >= self._next_measure:
             await index_metrics.measure(connection)
@@ -156,11 +145,12 @@ class Relay:
         if not rows:
             return True
         if self._news is not None:
-            newest: dict[str, Epoch] = {}
+            newest: dict[Place, Epoch] = {}
             for row in rows:
+                place = Place(row["tenant"], row["name"])
                 epoch = Epoch(row["collection_id"], row["epoch"])
-                newest[row["name"]] = max(epoch, newest.get(row["name"], epoch))
-            await self._news.announce(newest.items())
+                newest[place] = max(epoch, newest.get(place, epoch))
+            await self._news.announce_all(newest.items())
         await connection.execute(_DONE, [[row["id"] for row in rows]])
         if len(rows) < BATCH:
             return True
@@ -171,9 +161,9 @@ class Relay:
         self, connection: psycopg.AsyncConnection[DictRow], news: EpochNews, revocations: int
     ) -> None:
         """Extend the trust, unless a writer has taken it back since the count was read."""
-        rows = await _rows(connection, _RENEW, LEASE_SECONDS, revocations)
-        if rows:
-            await news.extend_trust(rows[0]["until"])
+        (row,) = await _rows(connection, _RENEW, LEASE_SECONDS, revocations)
+        if row["until"] is not None:
+            await news.extend_trust(row["until"])
             _RENEWALS.inc()
         else:
             self.drain_now()

@@ -155,7 +155,7 @@ class PostgresStore(CollectionStore):
                 ).format(
                     columns=_DOCUMENT_COLUMNS,
                     content=content,
-                    document=Tables.of(key.id).document,
+                    document=Tables.to_read(key.id).document,
                 ),
                 {"id": document_id, "collection": key.id},
             ),
@@ -167,7 +167,7 @@ class PostgresStore(CollectionStore):
 
     async def read_chunks(self, key: CollectionKey, document_id: str) -> DocumentChunks | None:
         """Return the chunks of the document of that id, by their place."""
-        tables = Tables.of(key.id)
+        tables = Tables.to_read(key.id)
         rows = await self._database.run(
             Operation("SELECT", "chunk", "SELECT document SELECT chunk"),
             Statement(
@@ -215,7 +215,7 @@ class PostgresStore(CollectionStore):
                     " WHERE id > %(after)s AND {where} ORDER BY id LIMIT %(limit)s"
                 ).format(
                     columns=_DOCUMENT_COLUMNS,
-                    document=Tables.of(key.id).document,
+                    document=Tables.to_read(key.id).document,
                     where=where,
                 ),
                 parameters,

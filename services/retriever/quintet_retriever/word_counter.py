@@ -15,18 +15,17 @@ from psycopg import errors
 
 from quintet_retriever.settings import Settings
 from quintet_servicekit import telemetry
+from quintet_servicekit.postgres import tenancy
 
 _RECONNECT_SECONDS = 1.0
 
 _COUNTS = Counter("quintet_word_counts_total", "Times that a collection's words were counted.")
 
-_DUE = (
-    "SELECT id FROM retriever.collection"
-    " WHERE retriever.count_is_due(uncounted_chunks, counted_chunks)"
-)
+_DUE = "SELECT tenant, id FROM retriever.due_collections()"
+_FOR_TENANT = "SELECT set_config(%s, %s, true)"
 # Who deletes the collection waits, rather than we for each other.
 _SHARE = "SELECT FROM retriever.collection WHERE id = %s FOR KEY SHARE"
-_COUNT = "SELECT retriever.count_words(%s)"
+_COUNT = "SELECT retriever.count_words_of(%s)"
 # No document was touched; keys of documents begin at 1.
 _RAISE = (
     "WITH raised AS ("
@@ -68,16 +67,17 @@ class WordCounter:
     async def _serve(self, connection: psycopg.AsyncConnection) -> None:
         while True:
             cursor = await connection.execute(_DUE)
-            for (collection,) in await cursor.fetchall():
-                await count(connection, collection)
+            for tenant, collection in await cursor.fetchall():
+                await count(connection, tenant, collection)
             await asyncio.sleep(self._settings.word_count_interval_seconds)
 
 
-async def count(connection: psycopg.AsyncConnection, collection: int) -> bool:
-    """Count the words of a collection and raise its epoch; return whether we did: not
+async def count(connection: psycopg.AsyncConnection, tenant: str, collection: int) -> bool:
+    """Count the words of a tenant's collection and raise its epoch; return whether we did: not
     where another is at it, or the collection was deleted."""
     try:
         async with connection.transaction():
+            await connection.execute(_FOR_TENANT, [tenancy.SETTING, tenant])
             await connection.execute(_SHARE, [collection])
             cursor = await connection.execute(_COUNT, [collection])
             if await cursor.fetchone() != (True,):

@@ -90,7 +90,7 @@ def suggestions(
 ) -> Statement:
     """Return the statement whose rows are the documents to link to, the most confident
     first; of `target` alone, linked or not, where it is given."""
-    tables = Tables.of(collection.id)
+    tables = Tables.to_read(collection.id)
     pieces: dict[str, sql.Composable] = {
         "document": tables.document,
         "chunk": tables.chunk,
