@@ -41,6 +41,7 @@ from quintet_cli.errors import CliError
 from quintet_cli.link_app import links
 from quintet_cli.options import command
 from quintet_cli.settings import Settings
+from quintet_cli.shards import WHOLE, Shard
 
 app = typer.Typer(
     help="Answers from your own documents, with their sources.",
@@ -88,6 +89,16 @@ def ingest(
     language: Annotated[
         str, typer.Option(help='Of the words of a new collection, "german" for instance.')
     ] = "english",
+    shard: Annotated[
+        Shard | None,
+        typer.Option(
+            parser=Shard.parse,
+            metavar="I/N",
+            help="Only this share of the files, I from 0 to N-1, by a hash of each one's id: "
+            "for N runs at once that bring in everything together.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Bring in files and folders.
 
@@ -96,7 +107,9 @@ def ingest(
     """
     from quintet_cli.commands import ingest as command_ingest
 
-    command_ingest.run(settings, paths, collection=collection, language=language)
+    command_ingest.run(
+        settings, paths, collection=collection, language=language, shard=shard or WHOLE
+    )
 
 
 @command(app)

@@ -14,9 +14,9 @@ import grpc
 from quintet.gateway.v1.gateway_service_pb2_grpc import GatewayServiceStub
 from quintet.gateway.v1.link_service_pb2_grpc import LinkServiceStub
 from quintet_cli.errors import CliError
-from quintet_cli.settings import Settings
+from quintet_cli.settings import TLS_CA, TLS_CERTIFICATE, TLS_KEY, Settings
 from quintet_servicekit.channel import Peer, open_channel
-from quintet_servicekit.settings import ChannelSettings
+from quintet_servicekit.settings import ChannelSettings, TlsSettings
 
 SERVICE = "quintet.gateway.v1.GatewayService"
 CALL_SECONDS = 60.0
@@ -78,7 +78,17 @@ async def connected(settings: Settings) -> AsyncIterator[Gateway]:
     first call.
     """
     address = settings.address or local_address(settings.state_dir)
-    channel = open_channel(address, SERVICE, ChannelSettings(), only_healthy=False)
+    try:
+        tls = TlsSettings(
+            ca=settings.tls_ca, certificate=settings.tls_certificate, key=settings.tls_key
+        )
+        channel = open_channel(address, SERVICE, ChannelSettings(), only_healthy=False, tls=tls)
+    except (OSError, ValueError) as error:
+        raise CliError(
+            f"the certificates cannot be used: {type(error).__name__}",
+            reason="BAD_CERTIFICATES",
+            advice=f"see ${TLS_CA}, ${TLS_CERTIFICATE} and ${TLS_KEY}",
+        ) from error
     async with channel:
         yield Gateway(channel, settings.timeout)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, Concatenate, ParamSpec, get_type_hints
@@ -63,7 +64,8 @@ def merged(
 ) -> Settings:
     """Return `base`, or else the environment's settings, with what was given over it."""
     base = base or Settings.from_environment()
-    return Settings(
+    return replace(
+        base,
         address=address or base.address,
         state_dir=state_dir or base.state_dir,
         timeout=timeout or base.timeout,

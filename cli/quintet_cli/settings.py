@@ -17,6 +17,10 @@ STATE_DIR = "QUINTET_STATE_DIR"
 """Folder of the local stack's data."""
 TIMEOUT = "QUINTET_TIMEOUT"
 """Seconds that a call may take."""
+TLS_CA = "QUINTET_TLS_CA"
+"""File of the authorities, one of which the gateway's certificate is to be of. Unset: no TLS."""
+TLS_CERTIFICATE, TLS_KEY = "QUINTET_TLS_CERTIFICATE", "QUINTET_TLS_KEY"
+"""Files of our own certificate and its key, for a gateway that asks for one."""
 GRPC_VERBOSITY = "GRPC_VERBOSITY"
 """What gRPC's own library logs to standard error; "NONE" unless the user says
 otherwise, because each failure is told by us, and in JSON where asked for."""
@@ -35,6 +39,12 @@ class Settings:
     """Seconds that a call may take. None: each command's own default."""
     json: bool = False
     """Whether the output is for scripts."""
+    tls_ca: Path | None = None
+    """Authorities for the gateway's certificate. None: no TLS."""
+    tls_certificate: Path | None = None
+    """Our own certificate."""
+    tls_key: Path | None = None
+    """Its key."""
 
     @classmethod
     def from_environment(cls) -> Settings:
@@ -46,7 +56,15 @@ class Settings:
             address=os.environ.get(ADDRESS) or None,
             state_dir=Path(os.environ.get(STATE_DIR) or ".quintet"),
             timeout=_seconds(os.environ.get(TIMEOUT, "")),
+            tls_ca=_file(TLS_CA),
+            tls_certificate=_file(TLS_CERTIFICATE),
+            tls_key=_file(TLS_KEY),
         )
+
+
+def _file(variable: str) -> Path | None:
+    value = os.environ.get(variable)
+    return Path(value) if value else None
 
 
 def _seconds(text: str) -> float | None:

@@ -21,7 +21,8 @@ from quintet_servicekit.hedging import Hedging
 from quintet_servicekit.identity import current
 from quintet_servicekit.identity_token import IDENTITY_KEY
 from quintet_servicekit.priority import PRIORITY_KEY, Priority, priority_now
-from quintet_servicekit.settings import ChannelSettings
+from quintet_servicekit.settings import ChannelSettings, TlsSettings
+from quintet_servicekit.tls_channel import RenewedChannel
 
 if TYPE_CHECKING:
     from quintet_servicekit.breaker import Breaker
@@ -38,12 +39,19 @@ _SECONDS = Histogram(
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )
 
+NO_TLS = TlsSettings()
+
 Request = TypeVar("Request")
 Response = TypeVar("Response")
 
 
 def open_channel(
-    target: str, service: str, settings: ChannelSettings, *, only_healthy: bool = True
+    target: str,
+    service: str,
+    settings: ChannelSettings,
+    *,
+    only_healthy: bool = True,
+    tls: TlsSettings = NO_TLS,
 ) -> grpc.aio.Channel:
     """Open a channel to `target` ("host:port" or a gRPC name such as
     "dns:///embedder:50051") for the service of full name `service`.
@@ -54,6 +62,9 @@ def open_channel(
     RESOURCE_EXHAUSTED before its first response is tried again, when the service says in
     `grpc-retry-pushback-ms` or else after a moment, while retries are a small share of
     all calls.
+
+    With authorities in `tls` the service must show a certificate of theirs for the host in
+    `target`, and is shown ours. Raises OSError where its files cannot be used.
     """
     config = {
         "loadBalancingConfig": [{"round_robin": {}}],
@@ -75,23 +86,23 @@ def open_channel(
         else [],
     }
     longest_pause_ms = int(settings.max_reconnect_seconds * 1000)
-    return grpc.aio.insecure_channel(
-        target,
-        options=[
-            ("grpc.service_config", json.dumps(config)),
-            # Services are reached directly: a proxy that leads out of the network
-            # (http_proxy) knows none of them.
-            ("grpc.enable_http_proxy", 0),
-            ("grpc.keepalive_time_ms", int(settings.keepalive_seconds * 1000)),
-            ("grpc.keepalive_timeout_ms", 5_000),
-            ("grpc.keepalive_permit_without_calls", 1),
-            ("grpc.initial_reconnect_backoff_ms", min(100, longest_pause_ms)),
-            ("grpc.min_reconnect_backoff_ms", min(100, longest_pause_ms)),
-            ("grpc.max_reconnect_backoff_ms", longest_pause_ms),
-            ("grpc.max_receive_message_length", settings.max_message_bytes),
-            ("grpc.max_send_message_length", settings.max_message_bytes),
-        ],
-    )
+    options: list[tuple[str, str | int]] = [
+        ("grpc.service_config", json.dumps(config)),
+        # Services are reached directly: a proxy that leads out of the network
+        # (http_proxy) knows none of them.
+        ("grpc.enable_http_proxy", 0),
+        ("grpc.keepalive_time_ms", int(settings.keepalive_seconds * 1000)),
+        ("grpc.keepalive_timeout_ms", 5_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.initial_reconnect_backoff_ms", min(100, longest_pause_ms)),
+        ("grpc.min_reconnect_backoff_ms", min(100, longest_pause_ms)),
+        ("grpc.max_reconnect_backoff_ms", longest_pause_ms),
+        ("grpc.max_receive_message_length", settings.max_message_bytes),
+        ("grpc.max_send_message_length", settings.max_message_bytes),
+    ]
+    if tls.ca is None:
+        return grpc.aio.insecure_channel(target, options=options)
+    return RenewedChannel(lambda it: grpc.aio.secure_channel(target, it, options=options), tls)
 
 
 class Peer:

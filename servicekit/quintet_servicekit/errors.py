@@ -58,6 +58,7 @@ class Reason(enum.StrEnum):
     UNAUTHENTICATED = "UNAUTHENTICATED"
     PERMISSION_DENIED = "PERMISSION_DENIED"
     KEY_NOT_FOUND = "KEY_NOT_FOUND"
+    PEER_NOT_ALLOWED = "PEER_NOT_ALLOWED"
 
 
 _CODES: Mapping[Reason, grpc.StatusCode] = {
@@ -83,6 +84,7 @@ _CODES: Mapping[Reason, grpc.StatusCode] = {
     Reason.UNAUTHENTICATED: grpc.StatusCode.UNAUTHENTICATED,
     Reason.PERMISSION_DENIED: grpc.StatusCode.PERMISSION_DENIED,
     Reason.KEY_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
+    Reason.PEER_NOT_ALLOWED: grpc.StatusCode.PERMISSION_DENIED,
 }
 """Status code of each reason; those not named are INVALID_ARGUMENT."""
 

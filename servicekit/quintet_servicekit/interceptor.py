@@ -27,6 +27,7 @@ from quintet_servicekit.fault_injection import FaultInjection
 from quintet_servicekit.identity import Identity, become
 from quintet_servicekit.incoming import Metadata, check_size, checked, tolerant
 from quintet_servicekit.priority import priority_now, priority_of
+from quintet_servicekit.tls import check_caller
 from quintet_servicekit.trailers import trailers_of
 
 TRACE_ID_KEY = "quintet-trace-id"
@@ -58,7 +59,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     `admission_of` returns what admits calls of a method, by its full name; None for one
     that is never refused. `tenants` are those that have metrics of their own.
     `authenticator` tells whom calls are for; without one nobody is asked. Calls with more
-    metadata than `max_metadata_bytes` are refused.
+    metadata than `max_metadata_bytes` are refused. Where `callers` are named, certificates
+    without any of these names are refused.
     """
 
     def __init__(
@@ -69,10 +71,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         tenants: Sequence[str] = (),
         authenticator: Authenticator | None = None,
         max_metadata_bytes: int = 8_192,
+        callers: frozenset[str] = frozenset(),
     ) -> None:
         self._is_ready = is_ready
         self._authenticator = authenticator
         self._max_metadata_bytes = max_metadata_bytes
+        self._callers = frozenset(name.encode() for name in callers)
         self._faults = faults
         self._admission_of = admission_of
         self._tenants = frozenset(tenants)
@@ -151,6 +155,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             with call.observed():
                 self._calls.add(task := asyncio.current_task())
                 try:
+                    check_caller(self._callers, context)
                     await self._check(method, call.metadata)
                     async with _place(admission, call.metadata, context):
                         return await behaviour(checked(request), context)
@@ -167,6 +172,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             with call.observed():
                 self._calls.add(task := asyncio.current_task())
                 try:
+                    check_caller(self._callers, context)
                     await self._check(method, call.metadata)
                     # Written here and not yielded: a caller who leaves cancels this
                     # very task, so the service's generator is closed at once, and

@@ -28,6 +28,7 @@ from quintet_servicekit.identity_token import TokenVerifier
 from quintet_servicekit.interceptor import Authenticator, CallInterceptor
 from quintet_servicekit.key_files import KeyFileError
 from quintet_servicekit.settings import ServiceSettings
+from quintet_servicekit.tls import server_credentials
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,9 @@ _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 _CLOSING_SECONDS = 2.0
 """How long calls that are ended after the drain may take to clean up and to tell it."""
+
+_PROBES = 64
+"""Calls at once on the port for probes."""
 
 Opener = Callable[[], AbstractAsyncContextManager[Application]]
 
@@ -140,6 +144,7 @@ class RunningServer:
             settings.metrics_tenants,
             application.authenticator or _verifier(settings),
             settings.max_metadata_bytes,
+            settings.tls.callers,
         )
         self._server = grpc.aio.server(
             interceptors=[self._interceptor],
@@ -155,13 +160,19 @@ class RunningServer:
                 # Clients may probe idle connections as often as our channels do.
                 ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
                 ("grpc.keepalive_permit_without_calls", 1),
+                *_max_age(settings.max_connection_seconds),
             ],
         )
         application.register(self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (*application.services, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
+        self._probes: grpc.aio.Server | None = None
+        if settings.health_port is not None:
+            self._probes = grpc.aio.server(maximum_concurrent_rpcs=_PROBES)
+            health_pb2_grpc.add_HealthServicer_to_server(self._health, self._probes)
         self.port = 0
+        self.health_port = 0
         self.metrics_port = 0
 
     async def __aenter__(self) -> RunningServer:
@@ -170,7 +181,15 @@ class RunningServer:
         # Health under its own name says that the process answers, whatever it waits for:
         # an orchestrator that restarts by it restarts nobody for an absent database.
         await self._health.set(health.SERVICE_NAME, health_pb2.HealthCheckResponse.SERVING)
-        self.port = self._server.add_insecure_port(f"{settings.host}:{settings.port}")
+        address = f"{settings.host}:{settings.port}"
+        if settings.tls.certificate is None:
+            self.port = self._server.add_insecure_port(address)
+        else:
+            self.port = self._server.add_secure_port(address, server_credentials(settings.tls))
+        if self._probes is not None:
+            address = f"{settings.host}:{settings.health_port}"
+            self.health_port = self._probes.add_insecure_port(address)
+            await self._probes.start()
         self._metrics = telemetry.serve_metrics(settings.host, settings.metrics_port)
         self.metrics_port = self._metrics.server_port
         await self._server.start()
@@ -243,8 +262,14 @@ class RunningServer:
         if not stopping.done():
             telemetry.logger().warning("ending", calls=self._interceptor.end_calls())
         await stopping
+        if self._probes is not None:
+            await self._probes.stop(None)
         await asyncio.to_thread(self._metrics.shutdown)
         self._metrics.server_close()
+
+
+def _max_age(seconds: float) -> list[tuple[str, int]]:
+    return [("grpc.max_connection_age_ms", int(seconds * 1000))] if seconds else []
 
 
 def set_threads(threads: int) -> None:

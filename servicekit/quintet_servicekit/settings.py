@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -69,6 +70,41 @@ class SigningSettings(BaseModel):
     a document's five minutes: what gRPC tries again late carries it still."""
 
 
+class TlsSettings(BaseModel):
+    """Certificates, PEM files all. Part of a service's own settings, and of a client's.
+
+    A server with a certificate speaks TLS only; a channel with authorities does.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    certificate: Path | None = None
+    """Who we are: our certificate and those between it and an authority. None: no TLS."""
+    key: Path | None = None
+    """The certificate's private key."""
+    ca: Path | None = None
+    """Authorities that we trust. While they are exchanged, the file holds both."""
+    require_client: bool = True
+    """Whether callers must show a certificate of these authorities. Not at a gateway whose
+    callers are known by something else."""
+    callers: frozenset[str] = frozenset()
+    """Names, of which a caller's certificate must have one as a subject alternative name, for
+    instance `["gateway"]`. Empty: whoever has a certificate may call."""
+    reload_seconds: float = Field(10.0, gt=0, le=3600)
+    """How often a channel looks whether the files changed; a server looks whenever a
+    connection begins. A mounted Secret changes a minute late anyway."""
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("certificate and key belong together")
+        if self.certificate is not None and self.require_client and self.ca is None:
+            raise ValueError("callers' certificates need a ca to be checked by")
+        if self.callers and (self.certificate is None or not self.require_client):
+            raise ValueError("callers are known by certificates, which must be required")
+        return self
+
+
 class ServiceSettings(BaseSettings):
     """Where a service listens, how it logs and drains, and its bounds."""
 
@@ -88,6 +124,15 @@ class ServiceSettings(BaseSettings):
     """Port of the gRPC server; 0 asks the system for one."""
     metrics_port: int = Field(0, ge=0, le=65535)
     """Port of the Prometheus endpoint; 0 asks the system for one."""
+    tls: TlsSettings = TlsSettings()
+    """TLS of the gRPC port, and of the channels to other services, for instance
+    `QUINTET_TOKENIZER_TLS__CERTIFICATE`. Off: what runs on one machine needs none."""
+    health_port: int | None = Field(None, ge=0, le=65535)
+    """Port of a second server without TLS that serves health and nothing else: probes of
+    Kubernetes have no certificate to show. None: no such server; 0 asks the system for one."""
+    max_connection_seconds: float = Field(0.0, ge=0, le=86_400)
+    """Age at which a connection ends, after its calls, so that its certificates are looked
+    at again and callers resolve their names anew, which finds new replicas. 0: never."""
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$")
     """Least level that is logged."""
     metrics_tenants: tuple[str, ...] = Field((), max_length=100)

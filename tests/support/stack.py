@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
@@ -58,13 +58,15 @@ class TestStack:
 
 
 @contextmanager
-def stack_in_thread(state_dir: Path) -> Iterator[TestStack]:
-    """Run a stack in `state_dir` on a thread."""
+def stack_in_thread(
+    state_dir: Path, environment: Mapping[str, str] = ALLOWED
+) -> Iterator[TestStack]:
+    """Run a stack in `state_dir` on a thread; `environment` overlays ours."""
     started: Future[TestStack] = Future()
     stop = threading.Event()
 
     async def run() -> None:
-        async with running_stack(state_dir, environment=ALLOWED) as stack:
+        async with running_stack(state_dir, environment=environment) as stack:
             started.set_result(TestStack(stack, asyncio.get_running_loop()))
             await asyncio.to_thread(stop.wait)
 

@@ -16,18 +16,23 @@ from quintet_cli.errors import FAILED, CliError
 from quintet_cli.ingestion import Ingestion, Item, Result, Summary
 from quintet_cli.live import Progress
 from quintet_cli.settings import Settings
+from quintet_cli.shards import Shard
 from quintet_cli.terminal import console, print_json, seconds, shown
 from quintet_servicekit.errors import Reason, ServiceError
 
 
-def run(settings: Settings, paths: Sequence[Path], *, collection: str, language: str) -> None:
-    """Bring in the files under `paths`; exit with 1 when any failed."""
+def run(
+    settings: Settings, paths: Sequence[Path], *, collection: str, language: str, shard: Shard
+) -> None:
+    """Bring in the shard's files under `paths`; exit with 1 when any failed."""
     items: list[Item] = list(files.find(paths))
     if not items:
         raise CliError(
             "nothing to read in " + ", ".join(map(str, paths)),
             advice=f"files of these types are read: {' '.join(files.TYPES)}",
         )
+    # A share may be empty where the whole is not.
+    items = [it for it in items if shard.has(it.id)]
     summary = asyncio.run(_run(settings, items, collection, language))
     if summary.failed:
         raise typer.Exit(FAILED)

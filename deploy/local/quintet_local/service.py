@@ -37,6 +37,10 @@ class Service:
         self._settings = settings
         self._port = self._reserve("PORT")
         self._metrics_port = self._reserve("METRICS_PORT")
+        # Where the service has one: it then speaks TLS, for which we have no certificate.
+        self._health_port = self._port
+        if self._variable("HEALTH_PORT") in self._environment:
+            self._health_port = self._reserve("HEALTH_PORT")
         self._environment.setdefault(self._variable("HOST"), HOST)
         # There is no other replica that callers could move to.
         self._environment.setdefault(self._variable("LAME_DUCK_SECONDS"), "0")
@@ -100,7 +104,9 @@ class Service:
             ("grpc.min_reconnect_backoff_ms", 50),
             ("grpc.max_reconnect_backoff_ms", 100),
         ]
-        async with grpc.aio.insecure_channel(self.address, options=options) as channel:
+        async with grpc.aio.insecure_channel(
+            f"{HOST}:{self._health_port.number}", options=options
+        ) as channel:
             health = health_pb2_grpc.HealthStub(channel)
             while child.returncode is None:
                 try:
@@ -124,4 +130,5 @@ class Service:
     def close(self) -> None:
         """Give the ports back."""
         self._port.close()
+        self._health_port.close()
         self._metrics_port.close()

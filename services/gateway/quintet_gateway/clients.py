@@ -28,7 +28,7 @@ from quintet_servicekit.channel import Peer, open_channel
 from quintet_servicekit.errors import Reason, ServiceError
 from quintet_servicekit.hedging import Hedging
 from quintet_servicekit.identity_token import Signer
-from quintet_servicekit.settings import ChannelSettings
+from quintet_servicekit.settings import ChannelSettings, TlsSettings
 from quintet_servicekit.status_service import SERVICE as STATUS_SERVICE
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ class Connection:
         address: str,
         settings: ChannelSettings,
         breaker: BreakerSettings,
+        tls: TlsSettings,
         signer: Signer | None = None,
     ) -> None:
         self.service = f"quintet.{name}.v1.{name.capitalize()}Service"
@@ -71,11 +72,11 @@ class Connection:
         # What operators ask of a cache tells nothing of the calls that questions make.
         self.cache_peer = Peer(name, CACHE_SERVICE, signer=signer)
         self._status_peer = Peer(name, STATUS_SERVICE, signer=signer)
-        self.channel = open_channel(address, self.service, settings)
+        self.channel = open_channel(address, self.service, settings, tls=tls)
         self.caches: CacheServiceAsyncStub = CacheServiceStub(self.channel)
         # Asking a service that is not ready how it is needs a channel that does
         # not shun services that are not ready.
-        self._plain = open_channel(address, self.service, settings, only_healthy=False)
+        self._plain = open_channel(address, self.service, settings, only_healthy=False, tls=tls)
         self._statuses: StatusServiceAsyncStub = StatusServiceStub(self._plain)
 
     def is_ready(self) -> bool:
@@ -206,7 +207,9 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             ("retriever", settings.retriever_address, settings.breaker),
             ("generator", settings.generator_address, settings.generator_breaker),
         ):
-            connections[name] = Connection(name, address, settings.channel, breaker, signer)
+            connections[name] = Connection(
+                name, address, settings.channel, breaker, settings.tls, signer
+            )
             stack.push_async_callback(connections[name].close)
         channels: dict[str, Any] = {name: it.channel for name, it in connections.items()}
         yield Services(

@@ -132,6 +132,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_KEY_NOT_FOUND: _ErrorReason.ValueType  # 30
     """NOT_FOUND. The tenant has no API key with that id. Metadata: "key_id"."""
+    ERROR_REASON_PEER_NOT_ALLOWED: _ErrorReason.ValueType  # 31
+    """PERMISSION_DENIED. The connection's client certificate has no name that may call
+    this service.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed. The gRPC status code that goes with each reason and the
@@ -243,4 +247,8 @@ ERROR_REASON_PERMISSION_DENIED: ErrorReason.ValueType  # 29
 """
 ERROR_REASON_KEY_NOT_FOUND: ErrorReason.ValueType  # 30
 """NOT_FOUND. The tenant has no API key with that id. Metadata: "key_id"."""
+ERROR_REASON_PEER_NOT_ALLOWED: ErrorReason.ValueType  # 31
+"""PERMISSION_DENIED. The connection's client certificate has no name that may call
+this service.
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
