@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 REVISION = "r1"
 
 
-def settings_for(database_url: str, **settings: Any) -> Settings:
+def settings_for(database_url: str, /, **settings: Any) -> Settings:
     """Return settings of a retriever that drains and probes as fast as tests want, on the
     owner's URL of a database."""
     quick: dict[str, Any] = {
