@@ -17,9 +17,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg
-from opentelemetry.trace import SpanKind, Status, StatusCode
+from opentelemetry.trace import Span, SpanKind
 from prometheus_client import Histogram
 from psycopg import errors, sql
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import DictRow
 from psycopg_pool import AsyncConnectionPool, TooManyRequests
 
@@ -30,6 +31,7 @@ from quintet_servicekit.postgres import pool_metrics, tenancy
 from quintet_servicekit.postgres.connecting import Connection, Probe, arguments
 from quintet_servicekit.postgres.exchanges import Exchanges
 from quintet_servicekit.postgres.settings import PostgresSettings
+from quintet_servicekit.spans import working
 
 DEPENDENCY = "postgresql"
 
@@ -73,7 +75,7 @@ class Operation:
     table: str
     summary: str = ""
 
-    def attributes(self) -> dict[str, str]:
+    def attributes(self) -> dict[str, str | int]:
         """Return the span's attributes, by OpenTelemetry's database conventions."""
         return {
             "db.system.name": DEPENDENCY,
@@ -120,6 +122,7 @@ class Database:
             open=False,
         )
         pool_metrics.tell(self._pool)
+        self._server = _server_attributes(settings)
         self._exchanges = Exchanges(DEPENDENCY, breaker, self._pool)
         self.breaker = self._exchanges.breaker
         self._probe = Probe(settings, service)
@@ -170,8 +173,10 @@ class Database:
         for attempt in range(_ATTEMPTS):
             admitted = self._exchanges.admit()
             try:
-                with _observed(operation):
-                    return await self._exchanges.run(admitted, work, seconds=self._seconds)
+                with self._observed(operation, len(statements)) as span:
+                    rows = await self._exchanges.run(admitted, work, seconds=self._seconds)
+                    span.set_attribute("db.response.returned_rows", len(rows))
+                    return rows
             except errors.LockNotAvailable as error:
                 raise _conflict() from error
             except (errors.DeadlockDetected, errors.SerializationFailure) as error:
@@ -191,6 +196,25 @@ class Database:
             except (psycopg.OperationalError, psycopg.InterfaceError) as error:
                 raise _unavailable() from error
         raise AssertionError("the last attempt raises")
+
+    @contextmanager
+    def _observed(self, operation: Operation, statements: int) -> Iterator[Span]:
+        began = time.perf_counter()
+        attributes = operation.attributes() | self._server
+        if statements > 1:
+            attributes["db.operation.batch.size"] = statements
+        with working(str(attributes["db.query.summary"]), attributes, SpanKind.CLIENT) as span:
+            try:
+                yield span
+            except psycopg.Error as error:
+                if error.sqlstate:
+                    span.set_attribute("db.response.status_code", error.sqlstate)
+                raise
+            finally:
+                seconds = time.perf_counter() - began
+                _SECONDS.labels(operation.name, operation.table).observe(
+                    seconds, telemetry.exemplar_of(span)
+                )
 
     def _unreachable(self, _: object) -> None:
         self._exchanges.unreachable()
@@ -243,32 +267,14 @@ async def _rows(
     return await cursor.fetchall() if cursor.description else []
 
 
-@contextmanager
-def _observed(operation: Operation) -> Iterator[None]:
-    attributes = operation.attributes()
-    began = time.perf_counter()
-    with telemetry.tracer().start_as_current_span(
-        f"{operation.name} {operation.table}",
-        kind=SpanKind.CLIENT,
-        attributes=attributes,
-        # Messages of the driver may quote values.
-        record_exception=False,
-        set_status_on_exception=False,
-    ) as span:
-        try:
-            yield
-        except BaseException as error:
-            state = getattr(error, "sqlstate", None)
-            if state:
-                span.set_attribute("db.response.status_code", state)
-            span.set_attribute("error.type", state or type(error).__name__)
-            span.set_status(Status(StatusCode.ERROR))
-            raise
-        finally:
-            seconds = time.perf_counter() - began
-            _SECONDS.labels(operation.name, operation.table).observe(
-                seconds, telemetry.exemplar_of(span)
-            )
+def _server_attributes(settings: PostgresSettings) -> dict[str, str | int]:
+    told = conninfo_to_dict(settings.database_url.get_secret_value())
+    return {
+        "db.namespace": str(told.get("dbname") or told.get("user") or DEPENDENCY),
+        # Of several hosts libpq takes whichever answers.
+        "server.address": str(told.get("host") or "localhost").partition(",")[0],
+        "server.port": int(str(told.get("port") or 5432).partition(",")[0]),
+    }
 
 
 def _unavailable() -> ServiceError:
