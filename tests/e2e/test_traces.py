@@ -194,7 +194,7 @@ async def test_without_a_service_the_tree_ends_there_and_tells_what_was_served_i
     assert event.attributes == {
         "quintet.degradation.hop": "tokenizer",
         "quintet.degradation.cause": "DEPENDENCY_UNAVAILABLE",
-        "quintet.degradation.substitute": "token_estimate",
+        "quintet.degradation.substitute": "TOKEN_ESTIMATE",
     }
     count = named(found, "gateway", "quintet.tokenizer")
     assert count.error
