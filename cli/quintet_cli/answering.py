@@ -46,6 +46,8 @@ async def answer(
                 whole.removed_loads = event.completed.removed_loads
                 whole.resolved_question = event.completed.resolved_question
                 whole.bill.CopyFrom(event.completed.bill)
+                whole.answer_id = event.completed.answer_id
+                whole.prompt_hash = event.completed.prompt_hash
                 if event.completed.HasField("abstention"):
                     whole.abstention.CopyFrom(event.completed.abstention)
         on_event(event)

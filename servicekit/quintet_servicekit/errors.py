@@ -59,6 +59,8 @@ class Reason(enum.StrEnum):
     PERMISSION_DENIED = "PERMISSION_DENIED"
     KEY_NOT_FOUND = "KEY_NOT_FOUND"
     PEER_NOT_ALLOWED = "PEER_NOT_ALLOWED"
+    ANSWER_NOT_FOUND = "ANSWER_NOT_FOUND"
+    NO_DATABASE = "NO_DATABASE"
 
 
 _CODES: Mapping[Reason, grpc.StatusCode] = {
@@ -85,6 +87,8 @@ _CODES: Mapping[Reason, grpc.StatusCode] = {
     Reason.PERMISSION_DENIED: grpc.StatusCode.PERMISSION_DENIED,
     Reason.KEY_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
     Reason.PEER_NOT_ALLOWED: grpc.StatusCode.PERMISSION_DENIED,
+    Reason.ANSWER_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
+    Reason.NO_DATABASE: grpc.StatusCode.FAILED_PRECONDITION,
 }
 """Status code of each reason; those not named are INVALID_ARGUMENT."""
 

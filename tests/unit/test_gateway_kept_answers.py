@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.asking import LIMITS
 
+from quintet.gateway.v1 import bill_pb2 as bill_pb
 from quintet.gateway.v1 import gateway_service_pb2 as pb
 from quintet.generator.v1 import generator_service_pb2 as generator_pb
 from quintet.retriever.v1 import retriever_service_pb2 as retriever_pb
@@ -171,6 +172,9 @@ def test_an_answer_comes_whole_out_of_its_own_events() -> None:
         abstention=pb.Abstention(answerability=0.5),
         resolved_question="Why?",
         removed_loads=2,
+        bill=bill_pb.Bill(cost_nanos=3),
+        answer_id="i",
+        prompt_hash="h",
     )
     # A field that is added to the answer must be added to its events too.
     assert {field.name for field, _ in response.ListFields()} == {

@@ -235,6 +235,8 @@ class _Plan:
                 for name in SERVICES[:-1]
             }
         )
+        # Whose questions these are may see them: they can be asked again by their ids.
+        self._services["gateway"].configure({"QUINTET_GATEWAY_RECORDS__TEXTS": "true"})
         database_url = environment.get("QUINTET_RETRIEVER_DATABASE_URL")
         self._own_database = not database_url
         if database_url:

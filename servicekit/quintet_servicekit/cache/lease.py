@@ -10,7 +10,6 @@ from typing import Any
 from quintet_servicekit.cache.errors import AwayError
 from quintet_servicekit.cache.remote import Command, Remote
 from quintet_servicekit.cache.script import RELEASE
-from quintet_servicekit.spans import outside_calls
 
 
 class Lease:
@@ -21,7 +20,7 @@ class Lease:
         self._name = name
         self.token = token
         self._seconds = seconds
-        self._renewing = asyncio.create_task(self._renew(), name="lease", context=outside_calls())
+        self._renewing = asyncio.create_task(self._renew(), name="lease")
 
     @property
     def held(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
@@ -93,6 +94,7 @@ class Answerer:
                 usage=usage,
                 dropped_sentences=text.dropped,
                 removed_loads=loads.removed if loads else 0,
+                prompt_hash=_hash_of(_prompt(question, question.generator, given)),
                 abstention=abstention,
             )
         )
@@ -170,6 +172,14 @@ def _prompt(
         seed=request.seed if request.HasField("seed") else None,
         no_cache=request.cache == pb.CACHE_POLICY_NONE,
     )
+
+
+def _hash_of(prompt: generator_pb.GenerateRequest) -> str:
+    """Return a digest of what a prompt says, whatever model is to read it."""
+    said = generator_pb.GenerateRequest(
+        question=prompt.question, passages=prompt.passages, template=prompt.template
+    )
+    return hashlib.sha256(said.SerializeToString(deterministic=True)).hexdigest()
 
 
 def _judged(

@@ -10,6 +10,7 @@ import grpc
 
 from quintet.gateway.v1 import gateway_service_pb2 as pb
 from quintet.gateway.v1 import kept_answer_pb2 as kept_pb
+from quintet.gateway.v1.explain_service_pb2_grpc import add_ExplainServiceServicer_to_server
 from quintet.gateway.v1.gateway_service_pb2_grpc import add_GatewayServiceServicer_to_server
 from quintet.gateway.v1.link_service_pb2_grpc import add_LinkServiceServicer_to_server
 from quintet_gateway import yaml_file
@@ -32,6 +33,10 @@ from quintet_gateway.links.servicer import LinkServicer
 from quintet_gateway.near import NearQuestions
 from quintet_gateway.overlap import Overlap
 from quintet_gateway.question import AskLimits, Questions
+from quintet_gateway.records.opening import Records, open_records
+from quintet_gateway.records.recorder import Recorder
+from quintet_gateway.records.servicer import SERVICE as EXPLAIN_SERVICE
+from quintet_gateway.records.servicer import ExplainServicer
 from quintet_gateway.reembedding import Reembedder
 from quintet_gateway.refiner import Refiner
 from quintet_gateway.refining import RefiningLimits
@@ -114,7 +119,9 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
         executor = BoundedExecutor("refining", threads=REFINING_THREADS, queue=REFINING_QUEUE)
         stack.push_async_callback(executor.close)
         caches = _Caches(answers, flights, near, watch, remote)
-        servicer = _servicer(settings, services, caches, executor, database, prices)
+        records = await stack.enter_async_context(open_records(settings, database))
+        servicer = _servicer(settings, services, caches, executor, database, prices, records)
+        explaining = ExplainServicer(records.explainer if records else None)
 
         links = LinkServicer(services, Freshness(watch), seconds=settings.ask_seconds)
 
@@ -130,6 +137,7 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
         def register(server: grpc.aio.Server) -> None:
             add_GatewayServiceServicer_to_server(servicer, server)
             add_LinkServiceServicer_to_server(links, server)
+            add_ExplainServiceServicer_to_server(explaining, server)
             register_cache_service(server, [answers], remote)
             register_status_service(server, breakers, remote)
 
@@ -138,7 +146,7 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
             register=register,
             warm_up=warm_up,
             check=check,
-            more_services=(LINK_SERVICE, CACHE_SERVICE, STATUS_SERVICE),
+            more_services=(LINK_SERVICE, EXPLAIN_SERVICE, CACHE_SERVICE, STATUS_SERVICE),
             unlimited_methods=UNLIMITED,
         )
 
@@ -150,6 +158,7 @@ def _servicer(
     executor: BoundedExecutor,
     database: Database | None,
     prices: PriceTable,
+    records: Records | None,
 ) -> GatewayServicer:
     catalog = Catalog(
         services,
@@ -196,6 +205,18 @@ def _servicer(
             embed_calls=settings.embed_calls,
         ),
     )
+    asker = Asker(
+        catalog,
+        questions,
+        searcher,
+        refiner,
+        expander,
+        Answerer(services),
+        freshness,
+        kept,
+        near,
+        caches.flights,
+    )
     return GatewayServicer(
         services,
         catalog,
@@ -203,18 +224,7 @@ def _servicer(
         searcher,
         refiner,
         expander,
-        Asker(
-            catalog,
-            questions,
-            searcher,
-            refiner,
-            expander,
-            Answerer(services),
-            freshness,
-            kept,
-            near,
-            caches.flights,
-        ),
+        Recorder(asker, records.writer if records else None),
         ingester,
         Reembedder(
             services,

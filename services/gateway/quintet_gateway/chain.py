@@ -19,10 +19,17 @@ from quintet_gateway.billing.spent import NOTHING, Generation, Spent, spent_by
 from quintet_gateway.budget import Plan
 from quintet_gateway.degradation import Degradations, reason_value
 from quintet_servicekit import telemetry
+from quintet_servicekit.breaker import State
 from quintet_servicekit.call_notes import note_tier
 from quintet_servicekit.channel import Peer
 from quintet_servicekit.deadline import Deadline
-from quintet_servicekit.errors import Reason, ServiceError
+from quintet_servicekit.errors import ServiceError
+
+BREAKER_STATES = {
+    State.CLOSED: pb.BREAKER_STATE_CLOSED,
+    State.OPEN: pb.BREAKER_STATE_OPEN,
+    State.HALF_OPEN: pb.BREAKER_STATE_HALF_OPEN,
+}
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -35,7 +42,8 @@ class Chain:
     Without a `plan` each call gets all the time that is left. `meter` adds up what the
     calls cost. `left_out` takes what was
     found and is not in the prompt; `model` the name of the generator's model that is wanted,
-    once it is known, for which time is kept free.
+    once it is known, for which time is kept free. `embedding_model` and its revision are the
+    collection's, once they are known.
     """
 
     def __init__(
@@ -50,6 +58,7 @@ class Chain:
         self.degradations = Degradations(forbidden=fail_if_degraded)
         self.left_out: list[pb.LeftOut] = []
         self.model = ""
+        self.embedding_model = self.embedding_revision = ""
         self._deadline = deadline
         self._plan = plan
         self._began = time.perf_counter()
@@ -63,12 +72,11 @@ class Chain:
         request: Request,
         *,
         replaceable: bool = False,
-        expected: Reason | None = None,
     ) -> Response:
         """Return the response of a unary call; raises as `Peer.unary` does.
 
         `replaceable`: something else is served if it fails, so it is not waited for as
-        long as there is time. `expected` is as there.
+        long as there is time.
         """
         spent = NOTHING
         with self._hop(peer, method, lambda _: spent) as hop:
@@ -76,14 +84,7 @@ class Chain:
             if self._plan is not None:
                 budget = self._plan.share(method, budget, self.model, replaceable=replaceable)
             set_seconds(hop.budget, budget)
-            response = await peer.unary(
-                method,
-                call,
-                request,
-                timeout=budget,
-                deadline=self._deadline,
-                expected=expected,
-            )
+            response = await peer.unary(method, call, request, timeout=budget)
             hop.model = getattr(response, "model", "")
             _note_cache(hop, response)
             spent = spent_by(response)
@@ -117,14 +118,7 @@ class Chain:
                     first = self._plan.first_share(method, timeout)
                 timeout = self._plan.share(method, timeout, self.model)
             set_seconds(hop.budget, first or timeout)
-            stream = peer.stream(
-                method,
-                call,
-                request,
-                timeout=timeout,
-                first_timeout=first,
-                deadline=self._deadline,
-            )
+            stream = peer.stream(method, call, request, timeout=timeout, first_timeout=first)
             async with aclosing(stream) as responses:
                 async for response in responses:
                     if not hop.HasField("first_message"):
@@ -164,6 +158,8 @@ class Chain:
     def _hop(self, peer: Peer, method: str, spent: Callable[[bool], Spent]) -> Iterator[pb.Hop]:
         """Note a call; `spent` tells what it took, once it has ended, by whether it failed."""
         hop = pb.Hop(service=peer.name, method=method)
+        if peer.breaker is not None:
+            hop.breaker = BREAKER_STATES[peer.breaker.state]
         set_seconds(hop.start, self._since_arrival())
         self._hops.append(hop)
         try:
@@ -184,7 +180,7 @@ class Chain:
             self._plan.answered(hop.method, seconds, model)
 
     def _left(self) -> float:
-        return self._deadline.left
+        return self._deadline.at - time.monotonic()
 
     def _since_arrival(self) -> float:
         return time.perf_counter() - self._began

@@ -41,6 +41,8 @@ class Collector:
             self.response.removed_loads = completed.removed_loads
             self.response.resolved_question = completed.resolved_question
             self.response.bill.CopyFrom(completed.bill)
+            self.response.answer_id = completed.answer_id
+            self.response.prompt_hash = completed.prompt_hash
             if completed.HasField("abstention"):
                 self.response.abstention.CopyFrom(completed.abstention)
 
@@ -69,6 +71,8 @@ def events_of(response: pb.AskResponse) -> Iterator[pb.AskStreamResponse]:
             removed_loads=response.removed_loads,
             resolved_question=response.resolved_question,
             bill=response.bill,
+            answer_id=response.answer_id,
+            prompt_hash=response.prompt_hash,
             abstention=response.abstention if response.HasField("abstention") else None,
         )
     )

@@ -202,11 +202,13 @@ class Questions:
         need = self._freshness.need(request.collection, request.consistency)
         generator, *substitutes = await self._catalog.generators(request.model)
         chain.model = generator.name
+        embedding = await self._catalog.embedding_model(chain, request.collection)
+        chain.embedding_model, chain.embedding_revision = embedding.name, embedding.revision
         return Question(
             request=request,
             generator=generator,
             substitutes=substitutes,
-            embedding=await self._catalog.embedding_model(chain, request.collection),
+            embedding=embedding,
             need=need,
             limits=self._limits,
         )

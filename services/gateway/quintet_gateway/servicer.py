@@ -13,7 +13,6 @@ from quintet.gateway.v1.gateway_service_pb2_grpc import GatewayServiceServicer
 from quintet.retriever.v1 import link_service_pb2 as links_pb
 from quintet.retriever.v1 import retriever_service_pb2 as retriever_pb
 from quintet_gateway import validate
-from quintet_gateway.ask import Asker
 from quintet_gateway.billing.meter import Meter
 from quintet_gateway.billing.prices import PriceTable
 from quintet_gateway.billing.trailers import billed
@@ -26,6 +25,7 @@ from quintet_gateway.expansion import LinkExpander
 from quintet_gateway.freshness import Freshness
 from quintet_gateway.ingest import Ingester, new_request_id
 from quintet_gateway.ingest_stream import IngestStream, StreamLimits
+from quintet_gateway.records.recorder import Recorder
 from quintet_gateway.reembedding import Reembedder
 from quintet_gateway.refiner import Refiner
 from quintet_gateway.searching import Query, Searcher
@@ -55,7 +55,7 @@ class GatewayServicer(GatewayServiceServicer):
         searcher: Searcher,
         refiner: Refiner,
         expander: LinkExpander,
-        asker: Asker,
+        answers: Recorder,
         ingester: Ingester,
         reembedder: Reembedder,
         caches: CacheAdmin,
@@ -74,7 +74,7 @@ class GatewayServicer(GatewayServiceServicer):
         self._searcher = searcher
         self._refiner = refiner
         self._expander = expander
-        self._asker = asker
+        self._answers = answers
         self._ingester = ingester
         self._reembedder = reembedder
         self._caches = caches
@@ -101,14 +101,14 @@ class GatewayServicer(GatewayServiceServicer):
     async def Ask(self, request: pb.AskRequest, context: Context) -> pb.AskResponse:
         chain = self._asked(request, context)
         with billed(chain.meter, context):
-            return await self._asker.whole(chain, request)
+            return await self._answers.whole(chain, request)
 
     async def AskStream(
         self, request: pb.AskRequest, context: Context
     ) -> AsyncGenerator[pb.AskStreamResponse]:
         chain = self._asked(request, context)
         with billed(chain.meter, context):
-            async with aclosing(self._asker.stream(chain, request)) as events:
+            async with aclosing(self._answers.stream(chain, request)) as events:
                 async for event in events:
                     yield event
 

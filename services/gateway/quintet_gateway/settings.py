@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
 from quintet_gateway.billing.prices import SHIPPED
@@ -14,6 +14,35 @@ from quintet_servicekit.postgres.settings import PostgresSettings
 from quintet_servicekit.settings import AdmissionSettings, ChannelSettings, SigningSettings
 
 MIB = 2**20
+
+
+class RecordSettings(BaseModel):
+    """Which records of answers are kept, where there is a database."""
+
+    model_config = ConfigDict(frozen=True)
+
+    kept: bool = True
+    """Whether there are any."""
+    texts: bool = False
+    """Whether they hold question and answer. Off: they are what people said, and who may
+    see records need not be who may see that. Without the question it must be given again to
+    be asked again."""
+    days: int = Field(7, ge=1, le=365)
+    """Days after which a record goes, with all of its day."""
+    tenant_rows: int = Field(100_000, ge=1, le=100_000_000)
+    """Most records of a tenant, of some 3 KB each; the oldest go, when it is looked after."""
+    max_bytes: int = Field(32_768, ge=2_048, le=2**20)
+    """Largest record: ten times what an answer from five passages has. Beyond it details
+    go."""
+    queue: int = Field(2_000, ge=1, le=100_000)
+    """Records that wait to be written, and hold their answers' memory, some 10 KB each: of
+    four seconds at the 500 answers that a gateway gives in a second."""
+    interval_seconds: float = Field(0.5, gt=0, le=60)
+    """How long a record waits to be written together with others, and so how long another
+    replica may not find it."""
+    upkeep_seconds: float = Field(600.0, gt=0, le=86_400)
+    """How often old records are dropped. Days last longer, and a tenant has as many more in
+    between as are answered then."""
 
 
 class Settings(PostgresSettings):
@@ -83,6 +112,9 @@ class Settings(PostgresSettings):
         consecutive_failures=3, fair_timeout_seconds=0.0, slow_seconds=5.0
     )
     """When PostgreSQL is left alone, with the retriever's reasons."""
+
+    records: RecordSettings = RecordSettings()
+    """Which records of answers are kept, for instance `QUINTET_GATEWAY_RECORDS__DAYS`."""
 
     cache: CacheSettings = CacheSettings(ttl_seconds=86_400)
     """Where answers are kept (L1) and for how long, for instance

@@ -12,18 +12,12 @@ from quintet.embedder.v1 import embedder_service_pb2 as embedder_pb
 from quintet.gateway.v1 import gateway_service_pb2 as pb
 from quintet.generator.v1 import generator_service_pb2 as generator_pb
 from quintet.tokenizer.v1 import tokenizer_service_pb2 as tokenizer_pb
-from quintet_gateway.chain import Chain, set_seconds
+from quintet_gateway.chain import BREAKER_STATES, Chain, set_seconds
 from quintet_gateway.clients import Services
 from quintet_gateway.database import Database
-from quintet_servicekit.breaker import Breaker, State
+from quintet_servicekit.breaker import Breaker
 from quintet_servicekit.errors import Reason, ServiceError
 from quintet_servicekit.status_service import breaker_message
-
-_BREAKER_STATES = {
-    State.CLOSED: pb.BREAKER_STATE_CLOSED,
-    State.OPEN: pb.BREAKER_STATE_OPEN,
-    State.HALF_OPEN: pb.BREAKER_STATE_HALF_OPEN,
-}
 
 
 class StatusTeller:
@@ -82,7 +76,7 @@ async def _service(services: Services, chain: Chain, name: str) -> pb.ServiceSta
 
 def _breaker(breaker: Breaker) -> pb.Breaker:
     now = breaker.snapshot()
-    told = pb.Breaker(state=_BREAKER_STATES[now.state], rejections=now.rejections)
+    told = pb.Breaker(state=BREAKER_STATES[now.state], rejections=now.rejections)
     set_seconds(told.in_state, now.seconds_in_state)
     return told
 

@@ -136,6 +136,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """PERMISSION_DENIED. The connection's client certificate has no name that may call
     this service.
     """
+    ERROR_REASON_ANSWER_NOT_FOUND: _ErrorReason.ValueType  # 32
+    """NOT_FOUND. There is no record of an answer with that id that the caller may see.
+    Metadata: "answer_id".
+    """
+    ERROR_REASON_NO_DATABASE: _ErrorReason.ValueType  # 33
+    """FAILED_PRECONDITION. What was asked for is kept in the gateway's database, and none
+    is set.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed. The gRPC status code that goes with each reason and the
@@ -250,5 +258,13 @@ ERROR_REASON_KEY_NOT_FOUND: ErrorReason.ValueType  # 30
 ERROR_REASON_PEER_NOT_ALLOWED: ErrorReason.ValueType  # 31
 """PERMISSION_DENIED. The connection's client certificate has no name that may call
 this service.
+"""
+ERROR_REASON_ANSWER_NOT_FOUND: ErrorReason.ValueType  # 32
+"""NOT_FOUND. There is no record of an answer with that id that the caller may see.
+Metadata: "answer_id".
+"""
+ERROR_REASON_NO_DATABASE: ErrorReason.ValueType  # 33
+"""FAILED_PRECONDITION. What was asked for is kept in the gateway's database, and none
+is set.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -757,6 +757,7 @@ class Hop(_message.Message):
     BUDGET_FIELD_NUMBER: _builtins.int
     LEFT_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
+    BREAKER_FIELD_NUMBER: _builtins.int
     service: _builtins.str
     """Service: "tokenizer", "embedder", "retriever" or "generator"."""
     method: _builtins.str
@@ -765,6 +766,8 @@ class Hop(_message.Message):
     """Model that served. Empty where no model did."""
     failure: _error_reason_pb2.ErrorReason.ValueType
     """Why the call failed. ERROR_REASON_UNSPECIFIED: it did not."""
+    breaker: Global___BreakerState.ValueType
+    """The breaker before the service when the call was made. Unspecified where there is none."""
     @_builtins.property
     def start(self) -> _duration_pb2.Duration:
         """When the call began, from the request's arrival."""
@@ -802,10 +805,11 @@ class Hop(_message.Message):
         budget: _duration_pb2.Duration | None = ...,
         left: _duration_pb2.Duration | None = ...,
         failure: _error_reason_pb2.ErrorReason.ValueType = ...,
+        breaker: Global___BreakerState.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "cache", b"cache", "duration", b"duration", "first_message", b"first_message", "left", b"left", "start", b"start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "cache", b"cache", "duration", b"duration", "failure", b"failure", "first_message", b"first_message", "left", b"left", "method", b"method", "model", b"model", "service", b"service", "start", b"start"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["breaker", b"breaker", "budget", b"budget", "cache", b"cache", "duration", b"duration", "failure", b"failure", "first_message", b"first_message", "left", b"left", "method", b"method", "model", b"model", "service", b"service", "start", b"start"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -965,6 +969,8 @@ class AskResponse(_message.Message):
     RESOLVED_QUESTION_FIELD_NUMBER: _builtins.int
     REMOVED_LOADS_FIELD_NUMBER: _builtins.int
     BILL_FIELD_NUMBER: _builtins.int
+    ANSWER_ID_FIELD_NUMBER: _builtins.int
+    PROMPT_HASH_FIELD_NUMBER: _builtins.int
     answer: _builtins.str
     """The answer."""
     model: _builtins.str
@@ -990,6 +996,15 @@ class AskResponse(_message.Message):
     removed_loads: _builtins.int
     """Images and other content from elsewhere that the answer would have loaded where it
     is shown, and that were taken out of it (a server setting).
+    """
+    answer_id: _builtins.str
+    """Id of this answer, a UUID, by which ExplainService tells how it came about. Each call
+    gets its own, for the same kept answer too; one that fails finds it in the metadata of
+    its ErrorInfo, as "answer_id".
+    """
+    prompt_hash: _builtins.str
+    """SHA-256, in hex, of what the prompt was made of: question, passages, template's name.
+    Empty where nothing was generated.
     """
     @_builtins.property
     def citations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Citation]:
@@ -1054,10 +1069,12 @@ class AskResponse(_message.Message):
         resolved_question: _builtins.str = ...,
         removed_loads: _builtins.int = ...,
         bill: _bill_pb2.Bill | None = ...,
+        answer_id: _builtins.str = ...,
+        prompt_hash: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["abstention", b"abstention", "bill", b"bill", "cache", b"cache", "trail", b"trail", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["abstention", b"abstention", "answer", b"answer", "bill", b"bill", "cache", b"cache", "citations", b"citations", "consistency_token", b"consistency_token", "degradations", b"degradations", "dropped_sentences", b"dropped_sentences", "finish_reason", b"finish_reason", "model", b"model", "model_revision", b"model_revision", "passages", b"passages", "prompt_revision", b"prompt_revision", "removed_loads", b"removed_loads", "resolved_question", b"resolved_question", "sentences", b"sentences", "trail", b"trail", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abstention", b"abstention", "answer", b"answer", "answer_id", b"answer_id", "bill", b"bill", "cache", b"cache", "citations", b"citations", "consistency_token", b"consistency_token", "degradations", b"degradations", "dropped_sentences", b"dropped_sentences", "finish_reason", b"finish_reason", "model", b"model", "model_revision", b"model_revision", "passages", b"passages", "prompt_hash", b"prompt_hash", "prompt_revision", b"prompt_revision", "removed_loads", b"removed_loads", "resolved_question", b"resolved_question", "sentences", b"sentences", "trail", b"trail", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1129,6 +1146,8 @@ class Completed(_message.Message):
     RESOLVED_QUESTION_FIELD_NUMBER: _builtins.int
     REMOVED_LOADS_FIELD_NUMBER: _builtins.int
     BILL_FIELD_NUMBER: _builtins.int
+    ANSWER_ID_FIELD_NUMBER: _builtins.int
+    PROMPT_HASH_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Name of the model that answered."""
     finish_reason: _generator_service_pb2.FinishReason.ValueType
@@ -1144,6 +1163,10 @@ class Completed(_message.Message):
     resolved_question: _builtins.str
     """As in AskResponse."""
     removed_loads: _builtins.int
+    """As in AskResponse."""
+    answer_id: _builtins.str
+    """As in AskResponse."""
+    prompt_hash: _builtins.str
     """As in AskResponse."""
     @_builtins.property
     def usage(self) -> Global___Usage:
@@ -1186,10 +1209,12 @@ class Completed(_message.Message):
         resolved_question: _builtins.str = ...,
         removed_loads: _builtins.int = ...,
         bill: _bill_pb2.Bill | None = ...,
+        answer_id: _builtins.str = ...,
+        prompt_hash: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["abstention", b"abstention", "bill", b"bill", "cache", b"cache", "trail", b"trail", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["abstention", b"abstention", "bill", b"bill", "cache", b"cache", "consistency_token", b"consistency_token", "degradations", b"degradations", "dropped_sentences", b"dropped_sentences", "finish_reason", b"finish_reason", "model", b"model", "model_revision", b"model_revision", "prompt_revision", b"prompt_revision", "removed_loads", b"removed_loads", "resolved_question", b"resolved_question", "trail", b"trail", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abstention", b"abstention", "answer_id", b"answer_id", "bill", b"bill", "cache", b"cache", "consistency_token", b"consistency_token", "degradations", b"degradations", "dropped_sentences", b"dropped_sentences", "finish_reason", b"finish_reason", "model", b"model", "model_revision", b"model_revision", "prompt_hash", b"prompt_hash", "prompt_revision", b"prompt_revision", "removed_loads", b"removed_loads", "resolved_question", b"resolved_question", "trail", b"trail", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,1 @@
+"""Records of answers: how each came about, kept for some days."""
