@@ -1,4 +1,4 @@
--- Everything belongs to a tenant, and row-level security holds it: docs/adr/0015, docs/tenants.md.
+-- Everything belongs to a tenant, and row-level security holds it: docs/adr/0016, docs/tenants.md.
 -- What was there before belongs to the tenant "default".
 --
 -- All of this changes the catalog alone, but for two indexes that are built anew: that of
