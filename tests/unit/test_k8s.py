@@ -194,7 +194,10 @@ def test_requests_are_within_limits_and_threads_within_requests(
             <= quantity(resources["limits"]["memory"])
         )
         for volume in pod["spec"]["volumes"]:
-            assert quantity(volume["emptyDir"]["sizeLimit"]) > 0
+            if "emptyDir" in volume:
+                assert quantity(volume["emptyDir"]["sizeLimit"]) > 0
+            else:
+                assert volume["configMap"]["name"] in of_kind(overlay, "ConfigMap")
     if overlay == "prod":
         for name in ("embedder", "generator"):
             cores = quantity(container(pods(overlay)[name])["resources"]["requests"]["cpu"])
@@ -248,14 +251,16 @@ def users_of(setting: str) -> set[str]:
     }
 
 
-def expected_arrows() -> set[tuple[str, str]]:
+def expected_arrows(overlay: str) -> set[tuple[str, str]]:
     called = {
         name.removesuffix("_address")
         for name in GatewaySettings.model_fields
         if name.endswith("_address")
     }
+    traces = {(name, "otel-collector") for name in SERVICES} | {("otel-collector", "jaeger")}
     return (
         {("gateway", name) for name in called}
+        | (traces if overlay == "prod" else set())
         | {("retriever", "postgres"), ("gateway", "postgres")}
         | {(name, "valkey") for name in users_of("open_remote(settings.cache)")}
     )
@@ -279,7 +284,8 @@ def arrows(overlay: str, direction: str, peers: str) -> set[tuple[str, str]]:
 
 
 def test_who_may_be_called_is_who_is_called(overlay: str) -> None:
-    expected = {it for it in expected_arrows() if overlay == "dev" or it[1] in SERVICES}
+    outside = {"postgres", "valkey"} if overlay == "prod" else set[str]()
+    expected = {it for it in expected_arrows(overlay) if it[1] not in outside}
     assert arrows(overlay, "egress", "to") == expected
     assert {(to, own) for own, to in arrows(overlay, "ingress", "from")} == expected
     assert {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]} in policies(overlay)
