@@ -20,7 +20,6 @@ from quintet_cli.arguments import (
     CacheOption,
     Chat,
     Collection,
-    DocumentId,
     FailIfDegraded,
     Faults,
     Filters,
@@ -35,8 +34,10 @@ from quintet_cli.arguments import (
     Question,
     Refine,
     Waterfall,
-    Yes,
 )
+from quintet_cli.cache_app import cache
+from quintet_cli.collection_app import collections
+from quintet_cli.document_app import documents
 from quintet_cli.errors import CliError
 from quintet_cli.link_app import links
 from quintet_cli.options import command
@@ -48,9 +49,6 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="rich" if sys.stdout.isatty() else None,
 )
-documents = typer.Typer(help="List a collection's documents; show or delete one.")
-collections = typer.Typer(help="List the collections; embed one anew; delete one.")
-cache = typer.Typer(help="Tell how the caches are used, explain or drop what they keep.")
 app.add_typer(documents, name="documents")
 app.add_typer(collections, name="collections")
 app.add_typer(cache, name="cache")
@@ -193,215 +191,6 @@ def search(
         links=links,
         waterfall=waterfall,
     )
-
-
-@command(documents, group=True)
-def list_documents(
-    settings: Settings, collection: Collection = DEFAULT_COLLECTION, filters: Filters = None
-) -> None:
-    """List a collection's documents; show or delete one."""
-    from quintet_cli.commands import documents as command_documents
-
-    command_documents.list_all(settings, collection=collection, conditions=filters or [])
-
-
-@command(documents, "show")
-def show_document(
-    settings: Settings, document_id: DocumentId, collection: Collection = DEFAULT_COLLECTION
-) -> None:
-    """Show one document with its content."""
-    from quintet_cli.commands import documents as command_documents
-
-    command_documents.show(settings, collection=collection, document_id=document_id)
-
-
-@command(documents, "delete")
-def delete_document(
-    settings: Settings, document_id: DocumentId, collection: Collection = DEFAULT_COLLECTION
-) -> None:
-    """Delete one document."""
-    from quintet_cli.commands import documents as command_documents
-
-    command_documents.delete(settings, collection=collection, document_id=document_id)
-
-
-@command(collections, group=True)
-def list_collections(settings: Settings) -> None:
-    """List the collections; embed one anew; delete one."""
-    from quintet_cli.commands import collections as command_collections
-
-    command_collections.list_all(settings)
-
-
-@command(collections, "delete")
-def delete_collection(
-    settings: Settings,
-    name: Annotated[str, typer.Argument(help="Name of the collection.")],
-    yes: Yes = False,
-) -> None:
-    """Delete a collection with all its documents."""
-    from quintet_cli.commands import collections as command_collections
-
-    command_collections.delete(settings, name, sure=yes)
-
-
-@command(collections, "reembed")
-def reembed_collection(
-    settings: Settings,
-    name: Annotated[str, typer.Argument(help="Name of the collection.")],
-    model: Annotated[
-        str,
-        typer.Option("--model", help="Its embedding model; default: the embedder's."),
-    ] = "",
-    beside: Annotated[
-        str, typer.Option("--beside", help="Name of the new one; default: the name and -next.")
-    ] = "",
-    switch: Annotated[
-        bool, typer.Option("--switch", help="Let the new one take the collection's place.")
-    ] = False,
-    least_overlap: Annotated[
-        float,
-        typer.Option("--least-overlap", min=0, max=1, help="Else it does not: see the overlap."),
-    ] = 0.0,
-) -> None:
-    """Embed a collection anew, beside it; compare both; let the new one take its place.
-
-    Questions are answered and documents come in as ever meanwhile. What is interrupted
-    goes on when it is run again.
-    """
-    from quintet.gateway.v1.gateway_service_pb2 import ReembedCollectionRequest
-    from quintet_cli.commands import reembed as command_reembed
-
-    request = ReembedCollectionRequest(
-        collection=name,
-        embedding_model=model,
-        beside=beside,
-        switch=switch,
-        least_overlap=least_overlap,
-    )
-    command_reembed.run(settings, request)
-
-
-@command(cache, group=True)
-def cache_root(settings: Settings) -> None:
-    """Tell how the caches are used, explain or drop what they keep."""
-    raise CliError("no command is given", advice="see: quintet cache --help", usage=True)
-
-
-@command(cache, "stats")
-def cache_stats(settings: Settings) -> None:
-    """Tell how each service's caches are used."""
-    from quintet_cli.commands import cache as command_cache
-
-    command_cache.stats(settings)
-
-
-@command(cache, "explain")
-def cache_explain(
-    settings: Settings,
-    question: Question,
-    collection: Collection = DEFAULT_COLLECTION,
-    passages: Passages = 0,
-    model: Model = "",
-    filters: Filters = None,
-    mode: ModeOption = Mode.HYBRID,
-    cache: CacheOption = CacheChoice.DEFAULT,
-    fresh: Fresh = False,
-    after: After = None,
-    refine: Refine = None,
-    links: Links = 0,
-) -> None:
-    """Tell whether a question would get a kept answer, and why; nothing is asked."""
-    from quintet_cli.commands import cache as command_cache
-
-    asked = Asked(
-        question=question,
-        collection=collection,
-        passages=passages,
-        model=model,
-        conditions=filters or (),
-        mode=mode,
-        cache=cache,
-        fresh=fresh,
-        after=after,
-        refine=refine or (),
-        links=links,
-    )
-    command_cache.explain(settings, asked)
-
-
-@command(cache, "purge")
-def cache_purge(
-    settings: Settings,
-    question: Annotated[
-        str,
-        typer.Option(
-            metavar="QUESTION", help="The answer to this question, asked with the same options."
-        ),
-    ] = "",
-    document: Annotated[
-        str, typer.Option(metavar="ID", help="All that rests on this document.")
-    ] = "",
-    collection_all: Annotated[
-        bool, typer.Option("--collection-all", help="All that rests on the collection.")
-    ] = False,
-    everything: Annotated[
-        bool, typer.Option("--everything", help="All caches of all services.")
-    ] = False,
-    collection: Annotated[
-        str | None,
-        typer.Option(
-            "--collection", "-c", help=f"Name of the collection. Default: {DEFAULT_COLLECTION}"
-        ),
-    ] = None,
-    passages: Passages = 0,
-    model: Model = "",
-    filters: Filters = None,
-    mode: ModeOption = Mode.HYBRID,
-    refine: Refine = None,
-    links: Links = 0,
-    yes: Yes = False,
-) -> None:
-    """Drop what is kept of a question, a document or a collection, or everything."""
-    from quintet_cli.commands import purge as command_purge
-
-    if everything and collection is not None:
-        raise CliError(
-            "--everything is of every collection",
-            advice="for one of them: --collection-all -c NAME",
-            usage=True,
-        )
-    asked = Asked(
-        question=question,
-        collection=DEFAULT_COLLECTION if collection is None else collection,
-        passages=passages,
-        model=model,
-        conditions=filters or (),
-        mode=mode,
-        refine=refine or (),
-        links=links,
-    )
-    command_purge.run(
-        settings,
-        asked,
-        document=document,
-        collection_all=collection_all,
-        everything=everything,
-        sure=yes,
-    )
-
-
-@command(documents, "rename")
-def rename_document(
-    settings: Settings,
-    document_id: DocumentId,
-    new_id: Annotated[str, typer.Argument(metavar="NEW", help="Identifier that it is to have.")],
-    collection: Collection = DEFAULT_COLLECTION,
-) -> None:
-    """Give a document another id; links by its old names still lead to it."""
-    from quintet_cli.commands import links as command_links
-
-    command_links.rename(settings, document_id, new_id, collection=collection)
 
 
 @command(app)
