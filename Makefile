@@ -5,7 +5,7 @@
 #   EVAL=…            names of sets for `make eval`; all without it
 #   TORCH_BACKEND=…   cpu (default), or what uv knows: auto, cu130, …
 
-.PHONY: install dev-install demo up test chaos bench eval eval-answers lint types protos protos-check k8s check clean
+.PHONY: install dev-install demo up test chaos bench eval eval-answers lint types protos protos-check k8s observability check clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -48,7 +48,7 @@ lint: dev-install ## style, format, and which part may import which
 	.venv/bin/lint-imports
 
 types: dev-install ## static types
-	.venv/bin/mypy servicekit services/* cli deploy/local tests bench evaluation
+	.venv/bin/mypy servicekit services/* cli deploy/local deploy/observability tests bench evaluation
 
 protos: ## generate the Python code of the contracts anew
 	PYTHON="$${PYTHON:-python3}" sh protos/generate.sh
@@ -58,6 +58,9 @@ protos-check: dev-install ## contracts: style, format, compatibility, generated 
 
 k8s: dev-install ## the manifests of deploy/k8s: schemas of three Kubernetes versions, checkov
 	@sh deploy/k8s/check.sh
+
+observability: dev-install ## write dashboards, the PrometheusRule and docs/metrics.md anew
+	.venv/bin/python -m deploy.observability
 
 check: lint types protos-check test ## everything that a change must pass
 

@@ -1,0 +1,236 @@
+"""The panels of each service's dashboard: its calls, how full it is, and its own work."""
+
+from __future__ import annotations
+
+from deploy.observability.panels import Panel, lines, number, or_zero, quantiles, rate
+
+FAULTS = "UNKNOWN|DEADLINE_EXCEEDED|UNIMPLEMENTED|INTERNAL|UNAVAILABLE|DATA_LOSS"
+"""Codes that are our fault, as in the traces."""
+
+
+def calls(service: str) -> list[Panel]:
+    """Return the panels of rate, errors and duration of a service."""
+    job = f'job="{service}"'
+    handled = "grpc_server_handled_total"
+    faults = f'{job}, grpc_code=~"{FAULTS}"'
+    return [
+        lines("Calls by method", "ops", (rate(handled, job, "grpc_method"), "{{grpc_method}}")),
+        lines(
+            "Calls that ended with an error, by code",
+            "ops",
+            (
+                or_zero(rate(handled, f'{job}, grpc_code!="OK"', "grpc_method, grpc_code")),
+                "{{grpc_method}} {{grpc_code}}",
+            ),
+        ),
+        quantiles("Duration", "grpc_server_handling_seconds", job, by="grpc_method"),
+        lines(
+            "Share of faults",
+            "percentunit",
+            (
+                f"({or_zero(rate(handled, faults))}) / {rate(handled, job)}",
+                "faults",
+            ),
+        ),
+    ]
+
+
+def saturation(service: str) -> list[Panel]:
+    """Return the panels of how full a service is."""
+    job = f'job="{service}"'
+    return [
+        lines(
+            "Calls under way, and the limit that adapts",
+            "none",
+            (
+                f"sum by (priority) (quintet_admission_in_flight{{{job}}})",
+                "under way {{priority}}",
+            ),
+            (f"sum by (priority) (quintet_admission_limit{{{job}}})", "limit {{priority}}"),
+            (f"sum(quintet_admission_waiting{{{job}}})", "bulk in line"),
+        ),
+        lines(
+            "Calls refused",
+            "ops",
+            (rate("quintet_admission_refused_total", job, "priority"), "{{priority}}"),
+        ),
+        lines(
+            "Processor",
+            "percentunit",
+            (rate("process_cpu_seconds_total", job), "cores"),
+            text="1 is one core.",
+        ),
+        lines(
+            "Memory",
+            "bytes",
+            (f"max(process_resident_memory_bytes{{{job}}})", "resident, largest replica"),
+        ),
+    ]
+
+
+def executors(service: str) -> Panel:
+    """Return the panel of the threads for what blocks."""
+    job = f'job="{service}"'
+    return lines(
+        "Blocking calls, running and waiting",
+        "none",
+        (f"sum by (executor) (quintet_executor_calls{{{job}}})", "{{executor}}"),
+        (f"sum by (executor) (quintet_executor_calls_max{{{job}}})", "{{executor}}, most"),
+    )
+
+
+def pool(service: str) -> list[Panel]:
+    """Return the panels of a service's connections to PostgreSQL."""
+    job = f'job="{service}"'
+    return [
+        lines(
+            "Connections",
+            "none",
+            (f"sum by (state) (db_client_connections{{{job}}})", "{{state}}"),
+            (f"sum(db_client_connections_max{{{job}}})", "most"),
+            (f"sum(db_client_connections_pending_requests{{{job}}})", "waiting for one"),
+        ),
+        quantiles("Round trips", "db_client_operation_duration_seconds", job),
+    ]
+
+
+def service_board(service: str) -> dict[str, list[Panel]]:
+    """Return the panels of one service."""
+    return {
+        "Calls": calls(service),
+        "Saturation": saturation(service),
+        **OWN_PANELS[service],
+    }
+
+
+OWN_PANELS: dict[str, dict[str, list[Panel]]] = {
+    "gateway": {
+        "Calls to other services": [
+            lines(
+                "Calls",
+                "ops",
+                (
+                    rate("grpc_client_handled_total", 'job="gateway"', "grpc_service, grpc_code"),
+                    "{{grpc_service}} {{grpc_code}}",
+                ),
+            ),
+            quantiles(
+                "Duration", "grpc_client_handling_seconds", 'job="gateway"', by="grpc_service"
+            ),
+            lines(
+                "Calls that an open breaker refused",
+                "ops",
+                (
+                    rate("quintet_breaker_rejections_total", 'job="gateway"', "breaker"),
+                    "{{breaker}}",
+                ),
+            ),
+            executors("gateway"),
+        ],
+    },
+    "tokenizer": {
+        "Work": [
+            lines(
+                "Tokens",
+                "ops",
+                (
+                    rate("quintet_tokenizer_tokens_total", "", "model, method"),
+                    "{{model}} {{method}}",
+                ),
+                text="Estimated ones stand for a tokenizer that does not load.",
+            ),
+            executors("tokenizer"),
+        ],
+    },
+    "embedder": {
+        "Work": [
+            lines(
+                "Tokens", "ops", (rate("quintet_embedder_tokens_total", "", "model"), "{{model}}")
+            ),
+            lines(
+                "Texts a batch",
+                "none",
+                (
+                    f"{rate('quintet_embedder_batch_texts_sum', '', 'model')}"
+                    f" / {rate('quintet_embedder_batch_texts_count', '', 'model')}",
+                    "mean {{model}}",
+                ),
+            ),
+            lines(
+                "Texts in line",
+                "none",
+                ("sum by (model) (quintet_embedder_queue_texts)", "{{model}}"),
+            ),
+            quantiles("Wait for a batch", "quintet_embedder_queue_seconds", "", by="purpose"),
+            executors("embedder"),
+        ],
+    },
+    "retriever": {
+        "PostgreSQL": [
+            *pool("retriever"),
+            lines(
+                "Round trips by operation",
+                "ops",
+                (
+                    rate(
+                        "db_client_operation_duration_seconds_count",
+                        'job="retriever"',
+                        "db_operation_name, db_collection_name",
+                    ),
+                    "{{db_operation_name}} {{db_collection_name}}",
+                ),
+            ),
+        ],
+        "Index": [
+            lines(
+                "Held",
+                "none",
+                ("max(quintet_index_documents)", "documents"),
+                ("max(quintet_index_chunks)", "chunks"),
+                ("max(quintet_index_collections)", "collections"),
+            ),
+            lines(
+                "Size",
+                "bytes",
+                ("max(quintet_index_hnsw_bytes)", "HNSW indexes"),
+                ("max(quintet_index_database_bytes)", "database"),
+            ),
+            lines("News in the outbox", "none", ("max(quintet_outbox_rows)", "rows")),
+            lines("Oldest of it", "s", ("max(quintet_outbox_oldest_seconds)", "age")),
+            number("Active relays", "none", "sum(quintet_relay_active)", "Exactly one."),
+        ],
+    },
+    "generator": {
+        "Work": [
+            quantiles(
+                "Time to the first piece of an answer",
+                "quintet_generator_time_to_first_token_seconds",
+                "",
+                by="model",
+            ),
+            lines(
+                "Tokens",
+                "ops",
+                (rate("quintet_generator_tokens_total", "", "model, kind"), "{{model}} {{kind}}"),
+            ),
+            lines(
+                "Requests that run and wait",
+                "none",
+                (or_zero("sum by (model) (quintet_generator_requests_running)"), "run {{model}}"),
+                (or_zero("sum by (model) (quintet_generator_requests_waiting)"), "wait {{model}}"),
+            ),
+            lines(
+                "Requests decoded together",
+                "none",
+                (
+                    or_zero(
+                        f"{rate('quintet_generator_batch_requests_sum', '', 'model')}"
+                        f" / {rate('quintet_generator_batch_requests_count', '', 'model')}"
+                    ),
+                    "mean {{model}}",
+                ),
+                text="Of the backend that decodes in batches, where it is used.",
+            ),
+        ],
+    },
+}
