@@ -26,7 +26,7 @@ Manifest = dict[str, Any]
 
 pytestmark = [
     pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed"),
-    pytest.mark.parametrize("overlay", ["dev", "prod"]),
+    pytest.mark.parametrize("overlay", ["dev", "prod", "gpu"]),
 ]
 
 
@@ -59,6 +59,22 @@ def labels(pod: Manifest) -> dict[str, str]:
     return cast(dict[str, str], pod["metadata"]["labels"])
 
 
+def labelled(overlay: str) -> dict[str, dict[str, str]]:
+    """Labels of each workload's pods; those of CloudNativePG's Cluster are named postgres."""
+    found = {name: labels(pod) for name, pod in pods(overlay).items()}
+    for name in of_kind(overlay, "Cluster"):
+        found["postgres"] = {"cnpg.io/cluster": name}
+    return found
+
+
+def listens(overlay: str, name: str) -> set[int]:
+    """Ports that others may have a reason to reach."""
+    if name not in pods(overlay):
+        return {5432, 8000}  # CloudNativePG's: the database, and how an instance is
+    ports = container(pods(overlay)[name])["ports"]
+    return {port["containerPort"] for port in ports if port["name"] != "health"}
+
+
 def selected(overlay: str, selector: Manifest) -> set[str]:
     """Names of the workloads whose pods the selector matches."""
     wanted = selector.get("matchLabels", {}).items()
@@ -66,9 +82,8 @@ def selected(overlay: str, selector: Manifest) -> set[str]:
     assert all(rule["operator"] == "In" for rule in rules)
     return {
         name
-        for name, pod in pods(overlay).items()
-        if wanted <= labels(pod).items()
-        and all(labels(pod).get(rule["key"]) in rule["values"] for rule in rules)
+        for name, has in labelled(overlay).items()
+        if wanted <= has.items() and all(has.get(rule["key"]) in rule["values"] for rule in rules)
     }
 
 
@@ -112,7 +127,7 @@ def test_every_selector_selects_the_pods_of_its_name(overlay: str) -> None:
     for name, pod in pods(overlay).items():
         for spread in pod["spec"].get("topologySpreadConstraints", []):
             assert selected(overlay, spread["labelSelector"]) == {name}
-    for name, it in of_kind(overlay, "HorizontalPodAutoscaler").items():
+    for name, it in of_kind(overlay, "ScaledObject").items():
         assert it["spec"]["scaleTargetRef"]["name"] == name
         assert name in of_kind(overlay, "Deployment")
 
@@ -120,9 +135,9 @@ def test_every_selector_selects_the_pods_of_its_name(overlay: str) -> None:
 def test_every_service_is_whole(overlay: str) -> None:
     for kind in ("Deployment", "Service", "ServiceAccount", "PodDisruptionBudget", "NetworkPolicy"):
         assert set(SERVICES) <= set(of_kind(overlay, kind)), kind
-    scaled = of_kind(overlay, "HorizontalPodAutoscaler")
-    assert set(scaled) == (set(SERVICES) if overlay == "prod" else set())
-    assert all(it["spec"]["minReplicas"] >= 2 for it in scaled.values())
+    scaled = of_kind(overlay, "ScaledObject")
+    assert set(scaled) == (set() if overlay == "dev" else set(SERVICES))
+    assert all(it["spec"]["minReplicaCount"] >= 2 for it in scaled.values())
 
 
 def test_services_are_headless_and_name_a_port_of_the_container(overlay: str) -> None:
@@ -146,7 +161,11 @@ def test_every_variable_is_a_setting_and_every_value_is_valid(
         ports = {
             port["name"]: port["containerPort"] for port in container(pods(overlay)[name])["ports"]
         }
-        assert ports == {"grpc": has.port, "metrics": has.metrics_port}
+        assert ports == {
+            "grpc": has.port,
+            "metrics": has.metrics_port,
+            "health": has.health_port,
+        }
 
 
 def test_the_gateway_finds_the_four_services(overlay: str, monkeypatch: MonkeyPatch) -> None:
@@ -159,7 +178,8 @@ def test_the_gateway_finds_the_four_services(overlay: str, monkeypatch: MonkeyPa
 def test_probes_ask_for_names_that_the_server_knows(overlay: str) -> None:
     for name in SERVICES:
         it = container(pods(overlay)[name])
-        (port,) = (port["containerPort"] for port in it["ports"] if port["name"] == "grpc")
+        # The port without TLS: the kubelet has no certificate (docs/adr/0015).
+        (port,) = (port["containerPort"] for port in it["ports"] if port["name"] == "health")
         service = import_module(f"quintet_{name}.app").SERVICE
         assert it["readinessProbe"]["grpc"] == {"port": port, "service": service}
         # What waits for a dependency lives: see tests/contract/test_servicekit_server.py.
@@ -196,7 +216,7 @@ def test_requests_are_within_limits_and_threads_within_requests(
         for volume in pod["spec"]["volumes"]:
             if "emptyDir" in volume:
                 assert quantity(volume["emptyDir"]["sizeLimit"]) > 0
-            else:
+            elif "configMap" in volume:
                 assert volume["configMap"]["name"] in of_kind(overlay, "ConfigMap")
     if overlay == "prod":
         for name in ("embedder", "generator"):
@@ -260,7 +280,7 @@ def expected_arrows(overlay: str) -> set[tuple[str, str]]:
     traces = {(name, "otel-collector") for name in SERVICES} | {("otel-collector", "jaeger")}
     return (
         {("gateway", name) for name in called}
-        | (traces if overlay == "prod" else set())
+        | (traces if overlay != "dev" else set())
         | {("retriever", "postgres"), ("gateway", "postgres")}
         | {(name, "valkey") for name in users_of("open_remote(settings.cache)")}
     )
@@ -284,8 +304,11 @@ def arrows(overlay: str, direction: str, peers: str) -> set[tuple[str, str]]:
 
 
 def test_who_may_be_called_is_who_is_called(overlay: str) -> None:
-    outside = {"postgres", "valkey"} if overlay == "prod" else set[str]()
-    expected = {it for it in expected_arrows(overlay) if it[1] not in outside}
+    expected = expected_arrows(overlay)
+    if overlay != "dev":
+        expected |= {("postgres", "postgres")}
+    if overlay == "gpu":
+        expected |= {("generator", "vllm")}
     assert arrows(overlay, "egress", "to") == expected
     assert {(to, own) for own, to in arrows(overlay, "ingress", "from")} == expected
     assert {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]} in policies(overlay)
@@ -300,18 +323,15 @@ def test_who_may_be_called_is_who_is_called(overlay: str) -> None:
 
 
 def test_policies_open_no_port_that_nobody_listens_on(overlay: str) -> None:
+    """Nor the port for probes: the node may reach it whatever policies say."""
     for policy in policies(overlay):
         for own in selected(overlay, policy["podSelector"]):
-            listens = {port["containerPort"] for port in container(pods(overlay)[own])["ports"]}
             for rule in policy.get("ingress", []):
-                assert {port["port"] for port in rule["ports"]} <= listens
+                assert {port["port"] for port in rule["ports"]} <= listens(overlay, own)
         for rule in policy.get("egress", []):
             for peer in rule["to"]:
                 for other in selected(overlay, peer.get("podSelector", {"matchLabels": {"": ""}})):
-                    it = container(pods(overlay)[other])
-                    assert {port["port"] for port in rule["ports"]} <= {
-                        port["containerPort"] for port in it["ports"] if port["name"] != "metrics"
-                    }
+                    assert {port["port"] for port in rule["ports"]} <= listens(overlay, other)
     scraped = {
         own
         for policy in policies(overlay)
