@@ -12,9 +12,10 @@ from typing import TypeVar
 import grpc
 
 from quintet.gateway.v1.gateway_service_pb2_grpc import GatewayServiceStub
+from quintet.gateway.v1.key_service_pb2_grpc import KeyServiceStub
 from quintet.gateway.v1.link_service_pb2_grpc import LinkServiceStub
 from quintet_cli.errors import CliError
-from quintet_cli.settings import TLS_CA, TLS_CERTIFICATE, TLS_KEY, Settings
+from quintet_cli.settings import TLS_CA, TLS_CERTIFICATE, TLS_KEY, Settings, read_key
 from quintet_servicekit.channel import Peer, open_channel
 from quintet_servicekit.settings import ChannelSettings, TlsSettings
 
@@ -33,10 +34,12 @@ Response = TypeVar("Response")
 class Gateway:
     """A gateway's methods, called with the deadline that the user gave."""
 
-    def __init__(self, channel: grpc.aio.Channel, timeout: float | None) -> None:
+    def __init__(self, channel: grpc.aio.Channel, timeout: float | None, api_key: str = "") -> None:
+        self.keys = KeyServiceStub(channel)
         self.stub = GatewayServiceStub(channel)
         self.links = LinkServiceStub(channel)
-        self._peer = Peer("gateway", SERVICE)
+        authorization = f"Bearer {api_key}" if api_key else ""
+        self._peer = Peer("gateway", SERVICE, authorization=authorization)
         self._timeout = timeout
 
     async def unary(
@@ -90,7 +93,16 @@ async def connected(settings: Settings) -> AsyncIterator[Gateway]:
             advice=f"see ${TLS_CA}, ${TLS_CERTIFICATE} and ${TLS_KEY}",
         ) from error
     async with channel:
-        yield Gateway(channel, settings.timeout)
+        yield Gateway(channel, settings.timeout, api_key(settings))
+
+
+def api_key(settings: Settings) -> str:
+    """Return the key to call with; empty for none. That of the local stack goes to no
+    address but its own."""
+    if settings.api_key or settings.address:
+        return settings.api_key
+    file = settings.state_dir / "api-key"
+    return read_key(file) if file.exists() else ""
 
 
 def new_request_id() -> str:

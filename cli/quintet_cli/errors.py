@@ -17,6 +17,11 @@ import typer
 if TYPE_CHECKING:
     from quintet_servicekit.errors import ServiceError
 
+KEY_ADVICE = (
+    "name a file with your key by --key-file or QUINTET_API_KEY_FILE; who operates the gateway "
+    "makes one with: quintet keys create NAME"
+)
+
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 """Exit statuses, besides 0."""
 
@@ -98,6 +103,9 @@ _ADVICE = {
     "DEADLINE_EXCEEDED": "give it longer with --timeout SECONDS",
     "UNIMPLEMENTED": "the gateway and this command are of different versions",
     "CONFLICT": "try again",
+    "UNAUTHENTICATED": KEY_ADVICE,
+    "PERMISSION_DENIED": "use a key with a wider scope: quintet keys create NAME --scope SCOPE",
+    "KEY_NOT_FOUND": "list them with: quintet keys list",
 }
 
 _UNREACHABLE = (

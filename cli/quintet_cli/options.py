@@ -38,6 +38,16 @@ StateDir = Annotated[
         show_default=False,
     ),
 ]
+KeyFile = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help=f"File with an API key. Default: ${env.API_KEY}, ${env.API_KEY_FILE}, else the "
+        "local stack's.",
+        rich_help_panel=_PANEL,
+        show_default=False,
+    ),
+]
 Timeout = Annotated[
     float | None,
     typer.Option(
@@ -52,12 +62,19 @@ Json = Annotated[
     bool,
     typer.Option("--json", help="Output for scripts: JSON only.", rich_help_panel=_PANEL),
 ]
-_GLOBAL = {"address": Address, "state_dir": StateDir, "timeout": Timeout, "json": Json}
+_GLOBAL = {
+    "address": Address,
+    "key_file": KeyFile,
+    "state_dir": StateDir,
+    "timeout": Timeout,
+    "json": Json,
+}
 
 
 def merged(
     base: Settings | None,
     address: str | None,
+    key_file: Path | None,
     state_dir: Path | None,
     timeout: float | None,
     json: bool,
@@ -67,6 +84,7 @@ def merged(
     return replace(
         base,
         address=address or base.address,
+        api_key=env.read_key(key_file) if key_file else base.api_key,
         state_dir=state_dir or base.state_dir,
         timeout=timeout or base.timeout,
         json=json or base.json,
@@ -91,6 +109,7 @@ def command(
         def run(
             ctx: typer.Context,
             address: str | None,
+            key_file: Path | None,
             state_dir: Path | None,
             timeout: float | None,
             json: bool,
@@ -101,7 +120,7 @@ def command(
                 # Ignoring them would delete from another collection than was named.
                 raise typer.BadParameter(f"options of {within} stand after it, not before")
             with reported(as_json=json or bool(ctx.obj and ctx.obj.json)):
-                ctx.obj = merged(ctx.obj, address, state_dir, timeout, json)
+                ctx.obj = merged(ctx.obj, address, key_file, state_dir, timeout, json)
                 if within is None:
                     function(ctx.obj, **arguments)  # type: ignore[call-arg]
 

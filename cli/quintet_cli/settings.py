@@ -6,13 +6,17 @@ Options override them. This module is imported for `--help`: keep it light.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from quintet_cli.errors import CliError
+from quintet_cli.errors import KEY_ADVICE, CliError
 
 ADDRESS = "QUINTET_ADDRESS"
 """host:port of a gateway."""
+API_KEY = "QUINTET_API_KEY"
+"""Key with which the gateway is called."""
+API_KEY_FILE = "QUINTET_API_KEY_FILE"
+"""File with that key."""
 STATE_DIR = "QUINTET_STATE_DIR"
 """Folder of the local stack's data."""
 TIMEOUT = "QUINTET_TIMEOUT"
@@ -35,6 +39,9 @@ class Settings:
     state_dir: Path = Path(".quintet")
     """Folder of the local stack's data; by default in the current folder, so that
     two projects don't share a stack by accident."""
+    api_key: str = field(default="", repr=False)
+    """Key with which the gateway is called. Empty: that of the local stack, where its
+    address is taken from there."""
     timeout: float | None = None
     """Seconds that a call may take. None: each command's own default."""
     json: bool = False
@@ -50,11 +57,14 @@ class Settings:
     def from_environment(cls) -> Settings:
         """Return the settings that the environment gives.
 
-        Raises `CliError` for a timeout that is no positive number.
+        Raises `CliError` for a timeout that is no positive number, and for a file without
+        a key.
         """
+        key, file = os.environ.get(API_KEY, "").strip(), os.environ.get(API_KEY_FILE)
         return cls(
             address=os.environ.get(ADDRESS) or None,
             state_dir=Path(os.environ.get(STATE_DIR) or ".quintet"),
+            api_key=key or (read_key(Path(file)) if file else ""),
             timeout=_seconds(os.environ.get(TIMEOUT, "")),
             tls_ca=_file(TLS_CA),
             tls_certificate=_file(TLS_CERTIFICATE),
@@ -65,6 +75,17 @@ class Settings:
 def _file(variable: str) -> Path | None:
     value = os.environ.get(variable)
     return Path(value) if value else None
+
+
+def read_key(file: Path) -> str:
+    """Return the key in a file. Raises `CliError` where there is none."""
+    try:
+        key = file.read_text(encoding="utf-8").strip()
+    except (OSError, ValueError):
+        key = ""
+    if not key:
+        raise CliError(f"{file} holds no API key", advice=KEY_ADVICE, reason="NO_KEY")
+    return key
 
 
 def _seconds(text: str) -> float | None:

@@ -14,7 +14,7 @@ from quintet_cli import corpus, render
 from quintet_cli.answering import answer
 from quintet_cli.commands import ask, trace, up
 from quintet_cli.commands.ingest import ensure
-from quintet_cli.connection import Gateway, connected
+from quintet_cli.connection import Gateway, api_key, connected
 from quintet_cli.errors import FAILED, CliError
 from quintet_cli.ingestion import Ingestion, Result, Summary
 from quintet_cli.live import Progress
@@ -39,7 +39,7 @@ class Phases:
 def run(settings: Settings) -> None:
     """Run the demo; exit with 1 unless every question got an answer with a source."""
     # Beside the user's own stack, never in it.
-    settings = replace(settings, state_dir=settings.state_dir / "demo", address=None)
+    settings = replace(settings, state_dir=settings.state_dir / "demo", address=None, api_key="")
     cited = run_with_stack(_Demo(settings).run())
     if cited < len(corpus.QUESTIONS):
         raise typer.Exit(FAILED)
@@ -60,7 +60,8 @@ class _Demo:
             self._phases.start = self._elapsed()
             if not self._settings.json:
                 up.endpoints(self._out, stack.endpoints, board.took)
-            async with connected(replace(self._settings, address=stack.gateway)) as gateway:
+            own = replace(self._settings, address=stack.gateway, api_key=api_key(self._settings))
+            async with connected(own) as gateway:
                 summary = await self._ingest(gateway)
                 responses = await self._ask_all(gateway)
                 path = self._settings.state_dir / "trace.json"

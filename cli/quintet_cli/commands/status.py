@@ -8,6 +8,7 @@ from typing import cast
 import typer
 
 from quintet.gateway.v1.gateway_service_pb2 import (
+    AccessMode,
     Breaker,
     DatabaseState,
     GetStatusRequest,
@@ -46,6 +47,11 @@ async def _run(settings: Settings) -> None:
             rows.add_row(service.service, word, _breaker(service.breaker), models, style=style)
         console().print(rows)
         _print_dependencies(response)
+        if response.access == AccessMode.ACCESS_MODE_OPEN:
+            console(stderr=True).print(
+                "OPEN: whoever reaches this gateway may ask and delete everything, without a key",
+                style="bold red",
+            )
     serving = ServiceState.SERVICE_STATE_SERVING
     if any(service.state != serving for service in response.services):
         raise typer.Exit(FAILED)

@@ -77,7 +77,8 @@ def _try_next(out: Console, state_dir: Path, gateway: str) -> None:
     out.print("Any gRPC client works too, through reflection:", style="bold")
     method = "quintet.gateway.v1.GatewayService/GetStatus"
     out.print(
-        f"buf curl --protocol grpc --http2-prior-knowledge -d '{{}}' http://{gateway}/{method}",
+        f"buf curl --protocol grpc --http2-prior-knowledge -H @{state_dir}/authorization "
+        f"-d '{{}}' http://{gateway}/{method}",
         soft_wrap=True,
     )
     out.print()

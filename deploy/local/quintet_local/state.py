@@ -17,7 +17,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
 
+from quintet_local import passwords
 from quintet_local.process import StartError
+from quintet_servicekit.api_key import new_key, parsed
+
+API_KEY_FILE = "api-key"
+HEADER_FILE = "authorization"
 
 Endpoints = Mapping[str, Mapping[str, str]]
 """What answers where: name of a service or server → kind ("grpc", "metrics",
@@ -48,6 +53,17 @@ class StateFolder:
     def log_file(self, name: str) -> Path:
         """Return the log file of a service or server."""
         return self.logs / f"{name}.log"
+
+    def api_key(self) -> Path:
+        """Return the file with the key of this stack's gateway; a new one is made where
+        there is none. Beside it is one with the header for other clients."""
+        file, header = self.path / API_KEY_FILE, self.path / HEADER_FILE
+        key = parsed(file.read_text().strip()) if file.exists() else None
+        if key is None:
+            key = new_key()
+            passwords.write(key.text, file)
+        passwords.write(f"authorization: Bearer {key.text}\n", header)
+        return file
 
     def write(self, info: StackInfo) -> None:
         """Write `stack.json`; a reader sees the old one or the new one."""

@@ -36,7 +36,7 @@ _WITH_DATABASE = ("retriever", "gateway")
 
 OPEN = {
     "QUINTET_GATEWAY_ACCESS__MODE": "open",
-    **{f"QUINTET_{name.upper()}_IDENTITY__REQUIRED": "false" for name in SERVICES},
+    **{f"QUINTET_{name.upper()}_IDENTITY__REQUIRED": "false" for name in SERVICES[:-1]},
 }
 """Environment of a stack that anybody on this machine may ask without a key, and whose
 services may be called past the gateway: for tests and measurements."""
@@ -280,7 +280,7 @@ class _Plan:
         self._services["gateway"].configure(
             {
                 "QUINTET_GATEWAY_SIGNING__KEY": str(private),
-                "QUINTET_GATEWAY_IDENTITY__REQUIRED": "false",
+                "QUINTET_GATEWAY_ACCESS__KEY_FILE": str(folder.api_key()),
             }
         )
 

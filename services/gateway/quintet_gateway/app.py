@@ -12,8 +12,12 @@ from quintet.gateway.v1 import gateway_service_pb2 as pb
 from quintet.gateway.v1 import kept_answer_pb2 as kept_pb
 from quintet.gateway.v1.explain_service_pb2_grpc import add_ExplainServiceServicer_to_server
 from quintet.gateway.v1.gateway_service_pb2_grpc import add_GatewayServiceServicer_to_server
+from quintet.gateway.v1.key_service_pb2_grpc import add_KeyServiceServicer_to_server
 from quintet.gateway.v1.link_service_pb2_grpc import add_LinkServiceServicer_to_server
 from quintet_gateway import yaml_file
+from quintet_gateway.access.opening import open_access
+from quintet_gateway.access.servicer import SERVICE as KEY_SERVICE
+from quintet_gateway.access.servicer import KeyServicer
 from quintet_gateway.answering import Answerer
 from quintet_gateway.ask import Asker
 from quintet_gateway.billing.prices import PriceTable
@@ -84,6 +88,7 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
         services = await stack.enter_async_context(open_services(settings))
         remote = await stack.enter_async_context(open_remote(settings.cache))
         database = await stack.enter_async_context(open_database(settings))
+        access = await stack.enter_async_context(open_access(settings, database))
         breakers = [it.breaker for it in services.connections.values()]
         if database is not None:
             breakers.append(database.breaker)
@@ -138,6 +143,7 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
             add_GatewayServiceServicer_to_server(servicer, server)
             add_LinkServiceServicer_to_server(links, server)
             add_ExplainServiceServicer_to_server(explaining, server)
+            add_KeyServiceServicer_to_server(KeyServicer(access.keys), server)
             register_cache_service(server, [answers], remote)
             register_status_service(server, breakers, remote)
 
@@ -146,8 +152,15 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
             register=register,
             warm_up=warm_up,
             check=check,
-            more_services=(LINK_SERVICE, EXPLAIN_SERVICE, CACHE_SERVICE, STATUS_SERVICE),
+            more_services=(
+                LINK_SERVICE,
+                EXPLAIN_SERVICE,
+                KEY_SERVICE,
+                CACHE_SERVICE,
+                STATUS_SERVICE,
+            ),
             unlimited_methods=UNLIMITED,
+            authenticator=access.gatekeeper,
         )
 
 
@@ -242,7 +255,12 @@ def _servicer(
             kept,
             freshness,
         ),
-        StatusTeller(services, database, [caches.remote.breaker] if caches.remote else []),
+        StatusTeller(
+            services,
+            database,
+            [caches.remote.breaker] if caches.remote else [],
+            is_open=settings.access.mode == "open",
+        ),
         prices=prices,
         ask_plan=_plan(settings, "Embed", "Search", "Rerank", "Count", "GenerateStream"),
         search_plan=_plan(settings, "Embed", "Search", "Rerank"),

@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
+from quintet_gateway.access.settings import AccessSettings
 from quintet_gateway.billing.prices import SHIPPED
 from quintet_servicekit.breaker_policy import BreakerSettings
 from quintet_servicekit.cache import CacheSettings
@@ -84,6 +85,8 @@ class Settings(PostgresSettings):
     channel: ChannelSettings = ChannelSettings()
     """How the services are reached, for instance `QUINTET_GATEWAY_CHANNEL__MAX_ATTEMPTS`."""
 
+    access: AccessSettings = AccessSettings()
+    """Who may ask, for instance `QUINTET_GATEWAY_ACCESS__MODE`."""
     signing: SigningSettings = SigningSettings()
     """How the services are told whom a call is made for, for instance
     `QUINTET_GATEWAY_SIGNING__KEY`."""

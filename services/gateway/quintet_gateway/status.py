@@ -22,11 +22,17 @@ from quintet_servicekit.status_service import breaker_message
 
 class StatusTeller:
     """Tells it. `breakers` are the gateway's own, beside those of the services and of its
-    database."""
+    database. `is_open` says whether anybody may ask."""
 
     def __init__(
-        self, services: Services, database: Database | None, breakers: Sequence[Breaker]
+        self,
+        services: Services,
+        database: Database | None,
+        breakers: Sequence[Breaker],
+        *,
+        is_open: bool,
     ) -> None:
+        self._access = pb.ACCESS_MODE_OPEN if is_open else pb.ACCESS_MODE_KEYS
         self._services = services
         self._database = database
         self._breakers = [*breakers, database.breaker] if database else breakers
@@ -39,6 +45,7 @@ class StatusTeller:
             services=statuses,
             dependencies=[breaker_message(it.snapshot()) for it in self._breakers],
             database=await self._database_state(),
+            access=self._access,
         )
 
     async def _database_state(self) -> pb.DatabaseState.ValueType:

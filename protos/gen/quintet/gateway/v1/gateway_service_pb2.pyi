@@ -243,6 +243,30 @@ DATABASE_STATE_SERVING: DatabaseState.ValueType  # 3
 """It answers."""
 Global___DatabaseState: _TypeAlias = DatabaseState  # noqa: Y015
 
+class _AccessMode:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AccessModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AccessMode.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ACCESS_MODE_UNSPECIFIED: _AccessMode.ValueType  # 0
+    """It does not tell: a gateway of an older release."""
+    ACCESS_MODE_KEYS: _AccessMode.ValueType  # 1
+    """Who has an API key, or a token."""
+    ACCESS_MODE_OPEN: _AccessMode.ValueType  # 2
+    """Whoever reaches it."""
+
+class AccessMode(_AccessMode, metaclass=_AccessModeEnumTypeWrapper):
+    """Who may ask a gateway."""
+
+ACCESS_MODE_UNSPECIFIED: AccessMode.ValueType  # 0
+"""It does not tell: a gateway of an older release."""
+ACCESS_MODE_KEYS: AccessMode.ValueType  # 1
+"""Who has an API key, or a token."""
+ACCESS_MODE_OPEN: AccessMode.ValueType  # 2
+"""Whoever reaches it."""
+Global___AccessMode: _TypeAlias = AccessMode  # noqa: Y015
+
 @_typing.final
 class AskRequest(_message.Message):
     """Request of Ask and of AskStream."""
@@ -2283,8 +2307,11 @@ class GetStatusResponse(_message.Message):
     SERVICES_FIELD_NUMBER: _builtins.int
     DEPENDENCIES_FIELD_NUMBER: _builtins.int
     DATABASE_FIELD_NUMBER: _builtins.int
+    ACCESS_FIELD_NUMBER: _builtins.int
     database: Global___DatabaseState.ValueType
     """Its own database."""
+    access: Global___AccessMode.ValueType
+    """Who may ask."""
     @_builtins.property
     def services(self) -> _containers.RepeatedCompositeFieldContainer[Global___ServiceStatus]:
         """Services by name."""
@@ -2299,10 +2326,11 @@ class GetStatusResponse(_message.Message):
         services: _abc.Iterable[Global___ServiceStatus] | None = ...,
         dependencies: _abc.Iterable[_status_service_pb2.Breaker] | None = ...,
         database: Global___DatabaseState.ValueType = ...,
+        access: Global___AccessMode.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["database", b"database", "dependencies", b"dependencies", "services", b"services"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "database", b"database", "dependencies", b"dependencies", "services", b"services"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
