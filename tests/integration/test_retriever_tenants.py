@@ -77,7 +77,7 @@ class Place:
     token: str
 
 
-class _Vouching(grpc.aio.UnaryUnaryClientInterceptor):
+class _Vouching(grpc.aio.UnaryUnaryClientInterceptor):  # type: ignore[type-arg]
     def __init__(self, token: str) -> None:
         self._token = token
 
@@ -109,7 +109,8 @@ async def place(url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIter
         tenants = {}
         for identity in (ANTS, BEES):
             channel = grpc.aio.insecure_channel(
-                f"127.0.0.1:{server.port}", interceptors=[_Vouching(signer.token(identity))]
+                f"127.0.0.1:{server.port}",
+                interceptors=[_Vouching(signer.token(identity))],  # type: ignore[list-item]
             )
             tenants[identity.tenant] = Tenant(
                 pb_grpc.RetrieverServiceStub(channel), LinkServiceStub(channel)
