@@ -7,6 +7,7 @@ people and to scripts. Imported for `--help`: keep it light.
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -119,6 +120,9 @@ def _from_service(error: ServiceError) -> CliError:
     if reason == "DEPENDENCY_UNAVAILABLE":
         away = error.metadata.get("dependency", "")
         advice = _UNREACHABLE if away == "gateway" else "see which service is away: quintet status"
+    elif reason == "RATE_LIMITED":
+        pause = math.ceil(error.retry_after or 0)
+        advice = f"try again in {pause} s; the limit is {error.metadata.get('limit', 'unknown')}"
     elif reason == "INTERNAL" and "trace_id" in error.metadata:
         advice = f"its cause is in the services' log, under trace {error.metadata['trace_id']}"
     elif any(violation.field.startswith("consistency") for violation in error.violations):

@@ -61,6 +61,7 @@ class Reason(enum.StrEnum):
     PEER_NOT_ALLOWED = "PEER_NOT_ALLOWED"
     ANSWER_NOT_FOUND = "ANSWER_NOT_FOUND"
     NO_DATABASE = "NO_DATABASE"
+    RATE_LIMITED = "RATE_LIMITED"
 
 
 _CODES: Mapping[Reason, grpc.StatusCode] = {
@@ -73,6 +74,7 @@ _CODES: Mapping[Reason, grpc.StatusCode] = {
     Reason.MODEL_MISMATCH: grpc.StatusCode.FAILED_PRECONDITION,
     Reason.NO_PASSAGES: grpc.StatusCode.FAILED_PRECONDITION,
     Reason.OVERLOADED: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Reason.RATE_LIMITED: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Reason.DEPENDENCY_UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
     Reason.NOT_READY: grpc.StatusCode.UNAVAILABLE,
     Reason.DEADLINE_EXCEEDED: grpc.StatusCode.DEADLINE_EXCEEDED,

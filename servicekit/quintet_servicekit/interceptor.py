@@ -51,6 +51,15 @@ class Authenticator(Protocol):
         ...
 
 
+class Guard(Protocol):
+    """Decides about calls whose caller is known."""
+
+    def around(self, method: str, behaviour: Any, *, streams: bool) -> Any:
+        """Return a method's behaviour with what stands before and after it. It raises
+        `ServiceError` for what it refuses."""
+        ...
+
+
 class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     """Wraps each of the server's own methods; see the module.
 
@@ -58,9 +67,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     with UNAVAILABLE and NOT_READY. `faults` are done to calls that ask for them.
     `admission_of` returns what admits calls of a method, by its full name; None for one
     that is never refused. `tenants` are those that have metrics of their own.
-    `authenticator` tells whom calls are for; without one nobody is asked. Calls with more
-    metadata than `max_metadata_bytes` are refused. Where `callers` are named, certificates
-    without any of these names are refused.
+    `authenticator` tells whom calls are for; without one nobody is asked. `guard` stands
+    around each behaviour. Calls with more metadata than `max_metadata_bytes` are refused.
+    Where `callers` are named, certificates without any of these names are refused.
     """
 
     def __init__(
@@ -70,11 +79,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         admission_of: Callable[[str], Admission | None] = lambda _: None,
         tenants: Sequence[str] = (),
         authenticator: Authenticator | None = None,
+        guard: Guard | None = None,
         max_metadata_bytes: int = 8_192,
         callers: frozenset[str] = frozenset(),
     ) -> None:
         self._is_ready = is_ready
         self._authenticator = authenticator
+        self._guard = guard
         self._max_metadata_bytes = max_metadata_bytes
         self._callers = frozenset(name.encode() for name in callers)
         self._faults = faults
@@ -149,6 +160,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         if self._faults:
             streams = bool(handler.response_streaming)
             behaviour = self._faults.around(method, behaviour, streams=streams)
+        if self._guard:
+            streams = bool(handler.response_streaming)
+            behaviour = self._guard.around(method, behaviour, streams=streams)
 
         async def unary(request: Any, context: Context) -> Any:
             call = _Call(method, meters, context)
@@ -266,7 +280,7 @@ def _refusing(error: ServiceError) -> grpc.RpcMethodHandler[Any, Any]:
 def _trailers(error: ServiceError) -> tuple[tuple[str, str | bytes], ...]:
     """Return the error's details and, for clients that retry on their own, when to."""
     details = (errors.DETAILS_KEY, errors.to_status(error).SerializeToString())
-    if error.reason is Reason.CIRCUIT_OPEN:
+    if error.reason in (Reason.CIRCUIT_OPEN, Reason.RATE_LIMITED):
         # Else the caller's channel would try again at once what is refused for a while.
         return details, (PUSHBACK_KEY, "-1")
     if error.reason is Reason.OVERLOADED and error.retry_after is not None:

@@ -25,7 +25,7 @@ from quintet_servicekit import telemetry
 from quintet_servicekit.admission import Admission
 from quintet_servicekit.fault_injection import FaultInjection
 from quintet_servicekit.identity_token import TokenVerifier
-from quintet_servicekit.interceptor import Authenticator, CallInterceptor
+from quintet_servicekit.interceptor import Authenticator, CallInterceptor, Guard
 from quintet_servicekit.key_files import KeyFileError
 from quintet_servicekit.settings import ServiceSettings
 from quintet_servicekit.tls import server_credentials
@@ -41,7 +41,8 @@ class Application:
     `more_services` names what `register` adds beside it. `unlimited_methods` names
     methods of its own that are answered however much there is to do: those that tell
     how it is, and streams of which each document is a call of its own. `authenticator`
-    tells whom calls are for, where that is not the gateway's token.
+    tells whom calls are for, where that is not the gateway's token. `guard` decides
+    about calls whose caller is known.
     """
 
     service: str
@@ -51,6 +52,7 @@ class Application:
     more_services: tuple[str, ...] = ()
     unlimited_methods: frozenset[str] = frozenset()
     authenticator: Authenticator | None = None
+    guard: Guard | None = None
 
     @property
     def services(self) -> tuple[str, ...]:
@@ -143,6 +145,7 @@ class RunningServer:
             admission_of,
             settings.metrics_tenants,
             application.authenticator or _verifier(settings),
+            application.guard,
             settings.max_metadata_bytes,
             settings.tls.callers,
         )

@@ -383,6 +383,15 @@ ERRORS = [
     (ServiceError(Reason.MODEL_NOT_FOUND, "no model"), "quintet status"),
     (ServiceError(Reason.DEADLINE_EXCEEDED, "too late"), "--timeout SECONDS"),
     (ServiceError(Reason.OVERLOADED, "full"), "try again"),
+    (
+        ServiceError(
+            Reason.RATE_LIMITED,
+            "the limit is reached",
+            metadata={"limit": "key requests/60s"},
+            retry_after=2.1,
+        ),
+        "try again in 3 s; the limit is key requests/60s",
+    ),
     (ServiceError(Reason.CIRCUIT_OPEN, "not called"), "quintet status"),
     (ServiceError(Reason.NOT_READY, "starting"), "quintet status"),
     (

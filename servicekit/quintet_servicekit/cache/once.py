@@ -10,8 +10,9 @@ from quintet_servicekit.errors import Reason, ServiceError
 
 R = TypeVar("R")
 
-OF_THE_CALLER = (Reason.DEADLINE_EXCEEDED, Reason.CANCELLED)
-"""Failures of a leader that say nothing of the work: its caller had no more time."""
+OF_THE_CALLER = (Reason.DEADLINE_EXCEEDED, Reason.CANCELLED, Reason.RATE_LIMITED)
+"""Failures of a leader that say nothing of the work: its caller had no more time, or has
+asked too much."""
 
 
 class _Flight(Generic[R]):

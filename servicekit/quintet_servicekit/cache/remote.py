@@ -120,14 +120,28 @@ class Remote:
 
         It is sent by its hash, and whole where the server doesn't know it. Raises `AwayError`.
         """
-        rest = (len(keys), *map(self.key, keys), *arguments)
-        commands = [("EVALSHA", script.sha, *rest)]
-        [reply] = await self._exchange(commands, self._slots, self._timeout)
-        if isinstance(reply, NoScriptError):
-            return await self.command("EVAL", script.text, *rest)
-        if isinstance(reply, ResponseError):
-            raise _refused(reply)
-        return reply
+        return (await self.scripts(script, [(keys, arguments)]))[0]
+
+    async def scripts(
+        self, script: Script, calls: Sequence[tuple[Sequence[str], Sequence[Argument]]]
+    ) -> list[Any]:
+        """Return what the script returns for each of the `calls`, which are keys and
+        arguments, in one round trip, otherwise as `script`."""
+        commands: list[Command] = [
+            ("EVALSHA", script.sha, len(keys), *map(self.key, keys), *arguments)
+            for keys, arguments in calls
+        ]
+        replies = await self._exchange(commands, self._slots, self._timeout)
+        unknown = [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+        if unknown:
+            load: Command = ("SCRIPT", "LOAD", script.text)
+            again = await self.pipeline([load, *(commands[i] for i in unknown)])
+            for i, reply in zip(unknown, again[1:], strict=True):
+                replies[i] = reply
+        for reply in replies:
+            if isinstance(reply, ResponseError):
+                raise _refused(reply)
+        return replies
 
     async def get(self, key: str) -> bytes | None:
         """Return the value of `key`. Raises `AwayError`."""

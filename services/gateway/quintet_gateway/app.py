@@ -18,6 +18,9 @@ from quintet_gateway import yaml_file
 from quintet_gateway.access.opening import open_access
 from quintet_gateway.access.servicer import SERVICE as KEY_SERVICE
 from quintet_gateway.access.servicer import KeyServicer
+from quintet_gateway.admission.admission import Admission
+from quintet_gateway.admission.limiter import open_limiter
+from quintet_gateway.admission.policies import open_policies
 from quintet_gateway.answering import Answerer
 from quintet_gateway.ask import Asker
 from quintet_gateway.billing.prices import PriceTable
@@ -63,6 +66,9 @@ SERVICE = "quintet.gateway.v1.GatewayService"
 UNLIMITED = frozenset({"GetStatus", "GetCacheStats", "ExplainCache", "PurgeCache", "Ingest"})
 """What operators ask, and a stream that bounds its documents itself."""
 
+FREE = frozenset({"GetStatus", "GetCacheStats"})
+"""What costs no request: who has none left may still see how things are."""
+
 REFINING_THREADS = 2
 REFINING_QUEUE = 62
 """Refinements under way and waiting: each takes milliseconds."""
@@ -81,7 +87,7 @@ class _Caches:
 async def open_application(settings: Settings) -> AsyncIterator[Application]:
     """Open the gateway; it closes its connections when the context ends.
 
-    Raises `FileError` for prices that cannot be used.
+    Raises `FileError` for prices, or a policy, that cannot be used.
     """
     prices = yaml_file.read(settings.prices_file, PriceTable)
     async with AsyncExitStack() as stack:
@@ -89,6 +95,13 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
         remote = await stack.enter_async_context(open_remote(settings.cache))
         database = await stack.enter_async_context(open_database(settings))
         access = await stack.enter_async_context(open_access(settings, database))
+        limits = settings.limits
+        admission = Admission(
+            await stack.enter_async_context(open_limiter(limits, remote)),
+            await stack.enter_async_context(open_policies(limits.policy, limits.policy_file)),
+            services=(SERVICE, LINK_SERVICE, EXPLAIN_SERVICE),
+            free=FREE,
+        )
         breakers = [it.breaker for it in services.connections.values()]
         if database is not None:
             breakers.append(database.breaker)
@@ -125,7 +138,9 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
         stack.push_async_callback(executor.close)
         caches = _Caches(answers, flights, near, watch, remote)
         records = await stack.enter_async_context(open_records(settings, database))
-        servicer = _servicer(settings, services, caches, executor, database, prices, records)
+        servicer = _servicer(
+            settings, services, caches, executor, database, prices, admission, records
+        )
         explaining = ExplainServicer(records.explainer if records else None)
 
         links = LinkServicer(services, Freshness(watch), seconds=settings.ask_seconds)
@@ -161,6 +176,7 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
             ),
             unlimited_methods=UNLIMITED,
             authenticator=access.gatekeeper,
+            guard=admission,
         )
 
 
@@ -171,6 +187,7 @@ def _servicer(
     executor: BoundedExecutor,
     database: Database | None,
     prices: PriceTable,
+    admission: Admission,
     records: Records | None,
 ) -> GatewayServicer:
     catalog = Catalog(
@@ -217,6 +234,7 @@ def _servicer(
             embed_batch=settings.embed_batch,
             embed_calls=settings.embed_calls,
         ),
+        admission,
     )
     asker = Asker(
         catalog,
@@ -229,6 +247,7 @@ def _servicer(
         kept,
         near,
         caches.flights,
+        admission,
     )
     return GatewayServicer(
         services,
@@ -261,6 +280,7 @@ def _servicer(
             [caches.remote.breaker] if caches.remote else [],
             is_open=settings.access.mode == "open",
         ),
+        admission=admission,
         prices=prices,
         ask_plan=_plan(settings, "Embed", "Search", "Rerank", "Count", "GenerateStream"),
         search_plan=_plan(settings, "Embed", "Search", "Rerank"),

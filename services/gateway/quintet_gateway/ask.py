@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from quintet.cache.v1 import cache_service_pb2 as cache_pb
 from quintet.gateway.v1 import gateway_service_pb2 as pb
+from quintet_gateway.admission.admission import Admission
 from quintet_gateway.answering import Answerer
 from quintet_gateway.catalog import Catalog, is_extractive
 from quintet_gateway.chain import Chain
@@ -49,6 +50,7 @@ class Asker:
         kept: KeptAnswers,
         near: NearQuestions,
         flights: Flights[pb.AskStreamResponse],
+        admission: Admission,
     ) -> None:
         self._catalog = catalog
         self._questions = questions
@@ -60,6 +62,7 @@ class Asker:
         self._kept = kept
         self._near = near
         self._flights = flights
+        self._admission = admission
 
     async def whole(self, chain: Chain, request: pb.AskRequest) -> pb.AskResponse:
         """Return an answer at once; raises as `stream` does."""
@@ -141,10 +144,25 @@ class Asker:
     async def _work(
         self, chain: Chain, question: Question, outdated: Outdated | None
     ) -> AsyncGenerator[pb.AskStreamResponse]:
+        served = None if outdated is not None else self._kept.at_hand(question)
+        if served is not None:
+            for event in events_of(_response(question, served, chain)):
+                yield event
+            return
+        async with (
+            self._admission.reserved(question.most_tokens, chain.meter),
+            aclosing(self._made(chain, question, outdated)) as events,
+        ):
+            async for event in events:
+                yield event
+
+    async def _made(
+        self, chain: Chain, question: Question, outdated: Outdated | None
+    ) -> AsyncGenerator[pb.AskStreamResponse]:
         began = time.perf_counter()
         if outdated is None:
             standing = None
-            made = self._kept.at_hand(question) or await self._find(chain, question)
+            made = await self._find(chain, question)
             if isinstance(made, Served):
                 for event in events_of(_response(question, made, chain)):
                     yield event

@@ -131,18 +131,18 @@ class Chain:
 
     def is_short(self, method: str) -> bool:
         """Whether too little time is left for a call of that method."""
-        return self._plan is not None and self._plan.is_short(method, self._left())
+        return self._plan is not None and self._plan.is_short(method, self.left())
 
     def is_short_for(self, method: str) -> bool:
         """Whether too little time is left for a call of that method that may be left out,
         and for what comes after it."""
         plan = self._plan
-        return plan is not None and plan.is_short_for(method, self._left(), self.model)
+        return plan is not None and plan.is_short_for(method, self.left(), self.model)
 
     def is_short_after(self, method: str) -> bool:
         """Whether too little time is left for what comes after a call of that method."""
         plan = self._plan
-        return plan is not None and plan.is_short_after(method, self._left(), self.model)
+        return plan is not None and plan.is_short_after(method, self.left(), self.model)
 
     def trail(self) -> pb.Trail:
         """Return what happened so far."""
@@ -170,7 +170,7 @@ class Chain:
         finally:
             seconds = self._since_arrival() - _seconds(hop.start)
             set_seconds(hop.duration, seconds)
-            set_seconds(hop.left, max(0.0, self._left()))
+            set_seconds(hop.left, max(0.0, self.left()))
             self.meter.called(hop.service, hop.model, seconds, spent(bool(hop.failure)), hop.cache)
 
     def _note_first(self, hop: pb.Hop, model: str) -> None:
@@ -179,7 +179,8 @@ class Chain:
         if self._plan is not None:
             self._plan.answered(hop.method, seconds, model)
 
-    def _left(self) -> float:
+    def left(self) -> float:
+        """Return the seconds that the request has left; below 0 where its time is up."""
         return self._deadline.at - time.monotonic()
 
     def _since_arrival(self) -> float:

@@ -10,6 +10,7 @@ from quintet.embedder.v1 import embedder_service_pb2 as embedder_pb
 from quintet.gateway.v1 import gateway_service_pb2 as pb
 from quintet.retriever.v1 import retriever_service_pb2 as retriever_pb
 from quintet.tokenizer.v1 import tokenizer_service_pb2 as tokenizer_pb
+from quintet_gateway.admission.admission import Admission
 from quintet_gateway.catalog import Catalog, EmbeddingModel
 from quintet_gateway.chain import Chain
 from quintet_gateway.chunks import ChunkPlan, Piece, cut
@@ -25,12 +26,18 @@ class Ingester:
     """Brings one document in."""
 
     def __init__(
-        self, services: Services, catalog: Catalog, freshness: Freshness, plan: ChunkPlan
+        self,
+        services: Services,
+        catalog: Catalog,
+        freshness: Freshness,
+        plan: ChunkPlan,
+        admission: Admission,
     ) -> None:
         self._services = services
         self._catalog = catalog
         self._freshness = freshness
         self._plan = plan
+        self._admission = admission
 
     async def ingest(self, chain: Chain, request: pb.IngestRequest) -> pb.Ingested:
         """Commit a document whole, or raise and leave what stood there.
@@ -70,7 +77,10 @@ class Ingester:
             for piece in pieces:
                 piece.chunk.vector = kept.get(piece.embedded, b"")
         new = [piece for piece in pieces if not piece.chunk.vector]
-        revision, tokens = await self._embed(chain, model, new, truncate=document.whole)
+        expected = sum(piece.chunk.tokens for piece in new)
+        # Documents can wait for tokens as long as they have time.
+        async with self._admission.reserved(expected, chain.meter, patience_seconds=chain.left()):
+            revision, tokens = await self._embed(chain, model, new, truncate=document.whole)
         written = retriever_pb.DocumentInput(
             id=document.id,
             title=document.title,

@@ -147,6 +147,13 @@ class Question:
         """Most passages to answer from."""
         return self.request.passages or self.limits.default_passages
 
+    @property
+    def most_tokens(self) -> int:
+        """Tokens that its answer takes at most, as far as that is known before."""
+        limits = self.limits
+        answer = self.request.max_tokens or limits.default_answer_tokens
+        return limits.context_tokens + limits.prompt_overhead_tokens + answer
+
     def query(self, consistency: retriever_pb.Consistency) -> Query:
         """Return the search for the question's passages, or for what is refined to them."""
         request = self.request

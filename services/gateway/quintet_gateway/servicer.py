@@ -13,6 +13,7 @@ from quintet.gateway.v1.gateway_service_pb2_grpc import GatewayServiceServicer
 from quintet.retriever.v1 import link_service_pb2 as links_pb
 from quintet.retriever.v1 import retriever_service_pb2 as retriever_pb
 from quintet_gateway import validate
+from quintet_gateway.admission.admission import Admission
 from quintet_gateway.billing.meter import Meter
 from quintet_gateway.billing.prices import PriceTable
 from quintet_gateway.billing.trailers import billed
@@ -32,6 +33,7 @@ from quintet_gateway.searching import Query, Searcher
 from quintet_gateway.status import StatusTeller
 from quintet_servicekit.deadline import Deadline
 from quintet_servicekit.priority import Priority, priority_now
+from quintet_servicekit.token_estimate import estimate_tokens
 
 DEFAULT_HITS = 10
 """Most hits of a search that gives no number."""
@@ -61,6 +63,7 @@ class GatewayServicer(GatewayServiceServicer):
         caches: CacheAdmin,
         teller: StatusTeller,
         *,
+        admission: Admission,
         prices: PriceTable,
         ask_plan: Plan,
         search_plan: Plan,
@@ -79,6 +82,7 @@ class GatewayServicer(GatewayServiceServicer):
         self._reembedder = reembedder
         self._caches = caches
         self._teller = teller
+        self._admission = admission
         self._prices = prices
         self._ask_plan = ask_plan
         self._search_plan = search_plan
@@ -115,8 +119,10 @@ class GatewayServicer(GatewayServiceServicer):
     async def Search(self, request: pb.SearchRequest, context: Context) -> pb.SearchResponse:
         validate.query(request, max_chars=self._max_question_chars)
         chain = self._chain(context, self._search_plan, fail_if_degraded=request.fail_if_degraded)
+        tokens = estimate_tokens(request.query)
         with billed(chain.meter, context):
-            return await self._searched(chain, request)
+            async with self._admission.reserved(tokens, chain.meter):
+                return await self._searched(chain, request)
 
     async def _searched(self, chain: Chain, request: pb.SearchRequest) -> pb.SearchResponse:
         need = self._freshness.need(request.collection, request.consistency)
@@ -305,7 +311,7 @@ class GatewayServicer(GatewayServiceServicer):
         meter = Meter(self._prices)
 
         def new_chain() -> Chain:
-            return Chain(deadline.or_after(seconds), meter=meter, fail_if_degraded=True)
+            return Chain(deadline.or_after(seconds), meter=meter.part(), fail_if_degraded=True)
 
         with billed(meter, context):
             async with aclosing(self._reembedder.events(request, new_chain)) as events:

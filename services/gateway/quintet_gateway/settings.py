@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
 from quintet_gateway.access.settings import AccessSettings
+from quintet_gateway.admission.settings import LimitSettings
 from quintet_gateway.billing.prices import SHIPPED
 from quintet_servicekit.breaker_policy import BreakerSettings
 from quintet_servicekit.cache import CacheSettings
@@ -131,6 +132,8 @@ class Settings(PostgresSettings):
     semantic_questions: int = Field(20_000, ge=1, le=10_000_000)
     """Most questions that can be found in that way, 2 KiB each."""
 
+    limits: LimitSettings = LimitSettings()
+    """How much callers may ask, for instance `QUINTET_GATEWAY_LIMITS__POLICY_FILE`."""
     prices_file: Path = SHIPPED
     """Price table by which bills are made, a YAML file; docs/cost.md describes it. The
     shipped one prices tokens at nothing and compute at what two virtual CPUs cost."""

@@ -144,6 +144,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION. What was asked for is kept in the gateway's database, and none
     is set.
     """
+    ERROR_REASON_RATE_LIMITED: _ErrorReason.ValueType  # 34
+    """RESOURCE_EXHAUSTED. The caller, its tenant or all callers together have asked as much
+    as they may for now; try again after RetryInfo. Metadata: "limit", which one it is,
+    "remaining", what is left of it, and "reset_ms", when all of it is.
+    Example: {"limit": "tenant requests/60s", "remaining": "0", "reset_ms": "58210"}.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed. The gRPC status code that goes with each reason and the
@@ -266,5 +272,11 @@ Metadata: "answer_id".
 ERROR_REASON_NO_DATABASE: ErrorReason.ValueType  # 33
 """FAILED_PRECONDITION. What was asked for is kept in the gateway's database, and none
 is set.
+"""
+ERROR_REASON_RATE_LIMITED: ErrorReason.ValueType  # 34
+"""RESOURCE_EXHAUSTED. The caller, its tenant or all callers together have asked as much
+as they may for now; try again after RetryInfo. Metadata: "limit", which one it is,
+"remaining", what is left of it, and "reset_ms", when all of it is.
+Example: {"limit": "tenant requests/60s", "remaining": "0", "reset_ms": "58210"}.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -1,0 +1,1 @@
+"""Who may ask how much: limits of requests, of tokens and of streams at once."""

@@ -1,0 +1,121 @@
+"""The limits, wherever they are kept: in Redis, or here while it is away."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from typing import Any
+
+from prometheus_client import Counter
+
+from quintet_gateway.admission.demand import Demand, Places, Verdict
+from quintet_gateway.admission.local import LocalLimits
+from quintet_gateway.admission.settings import LimitSettings
+from quintet_gateway.admission.shared import SharedLimits
+from quintet_servicekit.cache import AwayError, Remote
+from quintet_servicekit.errors import Reason, ServiceError
+
+_UNSHARED = Counter(
+    "quintet_limits_unshared_total", "Decisions without Redis, which is set and away."
+)
+RENEWALS = 3
+"""Renewals of a place in the time of its lease."""
+
+
+class Limiter:
+    """Takes what calls demand, and gives back what they did not use."""
+
+    def __init__(self, settings: LimitSettings, remote: Remote | None) -> None:
+        self._settings = settings
+        self._local = LocalLimits(1 / settings.replicas)
+        self._shared: SharedLimits | None = None
+        if remote is not None:
+            self._shared = SharedLimits(remote, lease_seconds=settings.lease_seconds)
+        self._held: dict[str, tuple[Places, ...]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def take(self, demand: Demand) -> Verdict:
+        """Return what the limits say to a demand, which is taken if they admit it.
+
+        Raises `ServiceError` DEPENDENCY_UNAVAILABLE where nothing is admitted without Redis.
+        """
+        if demand.places:
+            # Before it is known whether they are: a caller may leave in between.
+            self._held[demand.holder] = demand.places
+        if self._shared is None:
+            return replace(self._local.take(demand), shared=False)
+        try:
+            return await self._shared.take(demand)
+        except AwayError as error:
+            _UNSHARED.inc()
+            if self._settings.without_redis == "closed":
+                raise ServiceError(
+                    Reason.DEPENDENCY_UNAVAILABLE,
+                    "nobody can tell whether the limits are reached",
+                    metadata={"dependency": "redis"},
+                    retry_after=1.0,
+                ) from error
+            if self._settings.without_redis == "open":
+                return Verdict(admitted=True, shared=False)
+            return replace(self._local.take(demand), shared=False)
+
+    def settle(self, demand: Demand, verdict: Verdict, cost: int) -> None:
+        """Change the `cost` of what was taken; nobody waits for it."""
+        change = replace(demand, cost=cost - demand.cost, force=True)
+        if not change.cost or verdict.limit is None:
+            return
+        if self._shared is None or not verdict.shared:
+            self._local.take(change)
+        else:
+            self._start(self._shared.take(change))
+
+    def release(self, holder: str) -> None:
+        """Give back the places of a holder; nobody waits for it."""
+        places = self._held.pop(holder, ())
+        self._local.release(places, holder)
+        if self._shared is not None and places:
+            self._start(self._shared.release(places, holder))
+
+    def _start(self, work: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.create_task(_unless_away(work), name="limits")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _renew(self) -> None:
+        """Let those who hold places hold them, for as long as this replica lives."""
+        assert self._shared is not None
+        while True:
+            await asyncio.sleep(self._settings.lease_seconds / RENEWALS)
+            for holder, places in list(self._held.items()):
+                for place in places:
+                    if holder in self._held:
+                        await _unless_away(self._shared.hold(place, holder))
+
+    async def _aclose(self) -> None:
+        """Wait until all is given back."""
+        if self._tasks:
+            await asyncio.wait(set(self._tasks))
+        if self._shared is not None:
+            await self._shared.aclose()
+
+
+@asynccontextmanager
+async def open_limiter(settings: LimitSettings, remote: Remote | None) -> AsyncIterator[Limiter]:
+    """Open the limits, in `remote` or, without it, in this replica alone."""
+    limiter = Limiter(settings, remote)
+    renewing = None if remote is None else asyncio.create_task(limiter._renew(), name="places")
+    try:
+        yield limiter
+    finally:
+        if renewing is not None:
+            renewing.cancel()
+            await asyncio.wait({renewing})
+        await limiter._aclose()
+
+
+async def _unless_away(work: Coroutine[Any, Any, Any]) -> None:
+    # What could not be given back flows out with time, and a place's lease ends.
+    with suppress(AwayError):
+        await work

@@ -1,0 +1,101 @@
+"""Which limits hold for whom, as operators write them."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from quintet_gateway.admission.demand import Places, Window
+from quintet_servicekit.identity import Identity
+
+Scope = Literal["everybody", "tenant", "key"]
+Unit = Literal["requests", "tokens"]
+LONGEST_SECONDS = 31 * 86_400
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Rate(_Model):
+    """`limit` units at once, and as many again in every `seconds`."""
+
+    limit: int = Field(ge=1, le=10**12)
+    seconds: int = Field(ge=1, le=LONGEST_SECONDS)
+
+
+class Limits(_Model):
+    """Limits of one scope; what is left out is not limited."""
+
+    requests: tuple[Rate, ...] = ()
+    tokens: tuple[Rate, ...] = ()
+    streams: int | None = Field(None, ge=1, le=10**6)
+
+    @model_validator(mode="after")
+    def _one_of_a_period(self) -> Limits:
+        for rates in (self.requests, self.tokens):
+            if len({rate.seconds for rate in rates}) < len(rates):
+                raise ValueError("two limits of the same unit have the same seconds")
+        return self
+
+
+class TenantPolicy(_Model):
+    """What holds for one tenant instead of what holds for every tenant, or every key."""
+
+    tenant: Limits | None = None
+    key: Limits | None = None
+
+
+class Policy(_Model):
+    """The limits of all callers together, of every tenant, of every key, and of the
+    tenants that have their own."""
+
+    everybody: Limits = Limits()
+    tenant: Limits = Limits()
+    key: Limits = Limits()
+    tenants: dict[str, TenantPolicy] = {}
+
+    def of(self, identity: Identity) -> Applied:
+        """Return what holds for a caller."""
+        own = self.tenants.get(identity.tenant, TenantPolicy())
+        scopes: tuple[tuple[Scope, str, Limits], ...] = (
+            ("everybody", "", self.everybody),
+            ("tenant", identity.tenant, own.tenant or self.tenant),
+            ("key", f"{identity.tenant}:{_short(identity.key)}", own.key or self.key),
+        )
+        return Applied(scopes)
+
+
+class Applied:
+    """The limits that hold for one caller."""
+
+    def __init__(self, scopes: tuple[tuple[Scope, str, Limits], ...]) -> None:
+        self.requests = _windows(scopes, "requests")
+        self.tokens = _windows(scopes, "tokens")
+        self.streams = tuple(
+            Places(f"limits:{scope}:{who}:streams", f"{scope} streams", limits.streams)
+            for scope, who, limits in scopes
+            if limits.streams is not None
+        )
+
+
+def _windows(scopes: tuple[tuple[Scope, str, Limits], ...], unit: Unit) -> tuple[Window, ...]:
+    return tuple(
+        Window(
+            key=f"limits:{scope}:{who}:{unit}:{rate.seconds}",
+            name=f"{scope} {unit}/{rate.seconds}s",
+            limit=rate.limit,
+            seconds=rate.seconds,
+        )
+        for scope, who, limits in scopes
+        for rate in (limits.requests if unit == "requests" else limits.tokens)
+    )
+
+
+def _short(key: str) -> str:
+    """Return a key's id, or a digest of one that is long: a token's subject can be."""
+    if len(key) <= 64:
+        return key
+    return hashlib.blake2b(key.encode(), digest_size=16).hexdigest()

@@ -1,0 +1,111 @@
+"""The limits as all replicas share them, in Redis.
+
+What calls demand at the same moment goes there in one round trip: while one is under way
+those that come wait for the next. So a thousand calls at once need no thousand connections.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from importlib.resources import files
+
+from quintet_gateway.admission.demand import (
+    STREAM_WAIT_SECONDS,
+    Demand,
+    Places,
+    Verdict,
+    Window,
+)
+from quintet_servicekit.cache import AwayError, Remote
+from quintet_servicekit.cache.script import Script
+
+SCRIPT = Script(files(__package__).joinpath("script.lua").read_text(encoding="utf-8"))
+HOLD = Script("""
+local time = redis.call('TIME')
+redis.call('ZADD', KEYS[1], time[1] * 1000000 + time[2] + ARGV[1], ARGV[2])
+return redis.call('PEXPIRE', KEYS[1], math.ceil(ARGV[1] / 1000))
+""")
+"""Let the holder ARGV[2] keep its place of KEYS[1] for ARGV[1] microseconds more."""
+
+BATCH = 128
+"""Demands in one round trip: some milliseconds of Redis's time, far below its timeout."""
+MICROS = 1_000_000
+
+
+class SharedLimits:
+    """Limits in Redis; a place is lost `lease_seconds` after its holder was last heard of."""
+
+    def __init__(self, remote: Remote, *, lease_seconds: float) -> None:
+        self._remote = remote
+        self._lease_us = round(lease_seconds * MICROS)
+        self._waiting: list[tuple[Demand, asyncio.Future[Verdict]]] = []
+        self._sending: asyncio.Task[None] | None = None
+
+    async def take(self, demand: Demand) -> Verdict:
+        """Take what is demanded if there is as much of everything. Raises `AwayError`."""
+        future: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
+        self._waiting.append((demand, future))
+        if self._sending is None:
+            self._sending = asyncio.create_task(self._send(), name="limits")
+        # A caller who leaves does not stop what others wait for.
+        return await future
+
+    async def hold(self, places: Places, holder: str) -> None:
+        """Keep a place for another lease. Raises `AwayError`."""
+        await self._remote.script(HOLD, [places.key], self._lease_us, holder)
+
+    async def release(self, places: Iterable[Places], holder: str) -> None:
+        """Give places back. Raises `AwayError`."""
+        commands = [("ZREM", self._remote.key(it.key), holder) for it in places]
+        await self._remote.pipeline(commands)
+
+    async def _send(self) -> None:
+        try:
+            while self._waiting:
+                batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
+                try:
+                    verdicts = await self._asked([demand for demand, _ in batch])
+                except AwayError as error:
+                    for _, future in batch:
+                        if not future.done():
+                            future.set_exception(error)
+                    continue
+                for (_, future), verdict in zip(batch, verdicts, strict=True):
+                    if not future.done():
+                        future.set_result(verdict)
+        finally:
+            self._sending = None
+
+    async def _asked(self, demands: Sequence[Demand]) -> list[Verdict]:
+        calls = [_call(demand, self._lease_us) for demand in demands]
+        replies = await self._remote.scripts(SCRIPT, calls)
+        return [_verdict(it, reply) for it, reply in zip(demands, replies, strict=True)]
+
+    async def aclose(self) -> None:
+        """Wait for what is being asked."""
+        if self._sending is not None:
+            await asyncio.wait({self._sending})
+
+
+def _call(demand: Demand, lease_us: int) -> tuple[list[str], list[str | int]]:
+    keys = [*(it.key for it in demand.windows), *(it.key for it in demand.places)]
+    arguments: list[str | int] = [int(demand.force), len(demand.windows), lease_us, demand.holder]
+    for window in demand.windows:
+        arguments += (window.limit, round(window.seconds * MICROS), demand.cost)
+    arguments += (it.limit for it in demand.places)
+    return keys, arguments
+
+
+def _verdict(demand: Demand, reply: Sequence[int]) -> Verdict:
+    refused, wait_us, told, remaining, reset_us = reply
+    limits: tuple[Window | Places, ...] = (*demand.windows, *demand.places)
+    if refused > len(demand.windows):
+        return Verdict(False, limits[refused - 1], wait_seconds=STREAM_WAIT_SECONDS)
+    return Verdict(
+        admitted=not refused,
+        limit=limits[told - 1] if told else None,
+        remaining=remaining,
+        reset_seconds=reset_us / MICROS,
+        wait_seconds=wait_us / MICROS,
+    )
