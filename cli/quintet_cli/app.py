@@ -39,6 +39,7 @@ from quintet_cli.cache_app import cache
 from quintet_cli.collection_app import collections
 from quintet_cli.document_app import documents
 from quintet_cli.errors import CliError
+from quintet_cli.explain_app import add_explain
 from quintet_cli.key_app import keys
 from quintet_cli.link_app import links
 from quintet_cli.options import command
@@ -55,6 +56,7 @@ app.add_typer(collections, name="collections")
 app.add_typer(cache, name="cache")
 app.add_typer(links, name="links")
 app.add_typer(keys, name="keys")
+add_explain(app)
 
 
 @command(app, group=True)

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import grpc
 
+from quintet.gateway.v1.explain_service_pb2_grpc import ExplainServiceStub
 from quintet.gateway.v1.gateway_service_pb2_grpc import GatewayServiceStub
 from quintet.gateway.v1.key_service_pb2_grpc import KeyServiceStub
 from quintet.gateway.v1.link_service_pb2_grpc import LinkServiceStub
@@ -40,6 +41,8 @@ class Gateway:
         self.links = LinkServiceStub(channel)
         authorization = f"Bearer {api_key}" if api_key else ""
         self._peer = Peer("gateway", SERVICE, authorization=authorization)
+        self.explain = ExplainServiceStub(channel)
+        self._peer = Peer("gateway", SERVICE)
         self._timeout = timeout
 
     async def unary(

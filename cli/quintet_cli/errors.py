@@ -98,6 +98,10 @@ _ADVICE = {
         "nothing there speaks of it, so there is no answer: ask in other words, "
         "or bring in documents with: quintet ingest PATH"
     ),
+    "ANSWER_NOT_FOUND": (
+        "records are kept for some days; the newest of yours is found with: quintet explain --last"
+    ),
+    "NO_DATABASE": "name one in QUINTET_GATEWAY_DATABASE_URL, for the gateway",
     "OVERLOADED": "try again in a moment",
     "CIRCUIT_OPEN": "it failed again and again; try again in a moment, or see quintet status",
     "NOT_READY": "it is starting or stopping: see quintet status",

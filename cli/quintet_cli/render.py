@@ -160,6 +160,8 @@ def footer(out: Console, response: AskResponse, took: float) -> None:
     out.print(" · ".join(part for part in parts if part), style="dim")
     if told := cost.line(response.bill):
         out.print(told, style="dim")
+    if response.answer_id:
+        out.print(f"how it came about: quintet explain {response.answer_id}", style="dim")
 
 
 def token(out: Console, collection: str, consistency_token: str) -> None:

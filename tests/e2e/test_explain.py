@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
 import pytest
-from support.gateway import gateway_stub, new_collection, reason
+from support.gateway import gateway_stub, ingest, new_collection, reason
 from support.replica import database_variables, second_gateway
 from support.stack import TestStack
 
@@ -17,6 +18,7 @@ from quintet.errors.v1 import error_reason_pb2
 from quintet.gateway.v1 import explain_service_pb2 as explain_pb
 from quintet.gateway.v1 import gateway_service_pb2 as pb
 from quintet.gateway.v1.explain_service_pb2_grpc import ExplainServiceStub
+from quintet_cli.__main__ import main
 from quintet_servicekit.errors import from_rpc_error
 
 BEES = pb.Document(id="bees", content="Bees make honey. Honey is sweet.")
@@ -154,3 +156,69 @@ async def test_another_replica_explains_what_one_has_answered(stub: Any, stack: 
                     assert reason(error) in ("ANSWER_NOT_FOUND", "DEPENDENCY_UNAVAILABLE")
                     await asyncio.sleep(0.05)
         assert is_as_told(record, response)
+
+
+async def quintet(
+    stack: TestStack, capsys: pytest.CaptureFixture[str], *arguments: str
+) -> tuple[int, str]:
+    """Run the command line; return its exit status and what it printed."""
+    options = ("--address", stack.gateway, *arguments)
+    status = await asyncio.to_thread(main, ["explain", *options])
+    printed = capsys.readouterr()
+    return status, printed.out or printed.err
+
+
+async def test_the_command_line_tells_how_an_answer_came_about(
+    stub: Any, stack: TestStack, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with new_collection(stub, [BEES]) as name:
+        response = await stub.Ask(ask(name, cache=pb.CACHE_POLICY_NONE))
+        status, told = await quintet(stack, capsys, response.answer_id)
+        assert status == 0
+        words = " ".join(told.split())
+        for expected in (
+            f"answer {response.answer_id}",
+            f"question {WANTED}",
+            "answerability",
+            "sentences supported",
+            "generator.GenerateStream",
+            "closed",
+            f"trace {response.trail.trace_id}",
+            "1 bees 1 0",
+        ):
+            assert expected in words
+        status, told = await quintet(stack, capsys, "--last", "--json")
+        assert (status, json.loads(told)["answer_id"]) == (0, response.answer_id)
+    unknown = "01a20564-97bc-734e-9cf1-5eea2be379c8"
+    status, told = await quintet(stack, capsys, unknown)
+    assert status == 1
+    assert "ANSWER_NOT_FOUND" in told
+    status, told = await quintet(stack, capsys)
+    assert status == 2
+
+
+async def test_a_replay_compares_what_is_answered_now(
+    stub: Any, stack: TestStack, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with new_collection(stub, [BEES]) as name:
+        for _ in range(2):
+            kept = await stub.Ask(ask(name, passages=1))
+        status, told = await quintet(stack, capsys, "--replay", kept.answer_id)
+        assert status == 0
+        assert "the answer is the same" in told
+        assert "embedder.Embed" in told  # it was kept before, and is made now
+
+        changed = pb.Document(id="bees", content="Bees make wax and nothing else.")
+        await ingest(stub, name, [changed])
+        status, told = await quintet(stack, capsys, "--replay", "--json", kept.answer_id)
+    assert status == 1
+    result = json.loads(told)
+    assert result["replay"]["cache"]["use"]["outcome"] == "CACHE_OUTCOME_BYPASS"
+    differences = result["differences"]
+    assert not differences["same_answer"]
+    assert any(line.startswith("- Bees make honey.") for line in differences["text_diff"])
+    assert any(line.startswith("+ Bees make wax") for line in differences["text_diff"])
+    [passage] = differences["passages"]
+    assert (passage["version_before"], passage["version_now"]) == (1, 2)
+    assert {it["what"] for it in differences["settings"]} == {"prompt"}
+    assert {it["what"] for it in differences["cost"]} >= {"tokens"}
