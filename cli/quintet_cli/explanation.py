@@ -55,10 +55,10 @@ def _facts(record: AnswerRecord) -> Iterator[tuple[str, str]]:
     yield "model", _model(record.model, record.model_revision)
     if record.model:
         yield "template", _model(request.template or "answer", record.prompt_revision)
-        yield "prompt", _short(record.prompt_hash)
+        yield "prompt", short(record.prompt_hash)
     yield "scores", "; ".join(_scores(record))
     yield "tokens", cache_use.tokens(record.usage) if record.usage.ByteSize() else ""
-    yield "cost", cost.line(record.bill)
+    yield "cost", cost.line(record.bill).removeprefix("cost ")
     yield "trace", record.trail.trace_id
 
 
@@ -147,10 +147,11 @@ def chunks(passage: RecordedPassage) -> str:
 
 
 def _model(name: str, revision: str) -> str:
-    return f"{shown(name)} @ {_short(revision)}" if revision else shown(name)
+    return f"{shown(name)} @ {short(revision)}" if revision else shown(name)
 
 
-def _short(digest: str) -> str:
+def short(digest: str) -> str:
+    """Return the beginning of a digest."""
     return shown(digest)[:SHORT_HASH]
 
 

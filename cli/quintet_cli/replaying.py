@@ -15,6 +15,7 @@ from quintet.gateway.v1.explain_service_pb2 import AnswerRecord
 from quintet.gateway.v1.gateway_service_pb2 import AskRequest, AskResponse, CachePolicy, Usage
 from quintet_cli import cost
 from quintet_cli.errors import CliError
+from quintet_cli.explanation import short
 from quintet_cli.terminal import one_line, seconds, shown, table
 
 
@@ -25,6 +26,7 @@ class Difference:
     what: str
     before: str
     now: str
+    is_digest: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +118,8 @@ def tell(
         out.print("the answer is another one; what it was is not recorded", style="yellow")
         out.print(shown(response.answer))
     for it in differences.settings:
-        out.print(f"{it.what}: {it.before or 'none'} → {it.now or 'none'}", style="yellow")
+        before, now = (short(value) if it.is_digest else value for value in (it.before, it.now))
+        out.print(f"{it.what}: {before or 'none'} → {now or 'none'}", style="yellow")
     out.print()
     _print_passages(out, differences)
     out.print()
@@ -134,6 +137,9 @@ def _sentences(text: str) -> list[str]:
     return re.split(r"(?<=[.!?])\s+", text)
 
 
+_DIGESTS = ("model's revision", "templates' revision", "prompt")
+
+
 def _settings(record: AnswerRecord, response: AskResponse) -> Iterator[Difference]:
     pairs = {
         "model": (record.model, response.model),
@@ -147,7 +153,7 @@ def _settings(record: AnswerRecord, response: AskResponse) -> Iterator[Differenc
     }
     for what, (before, now) in pairs.items():
         if before != now:
-            yield Difference(what, before, now)
+            yield Difference(what, before, now, is_digest=what in _DIGESTS)
 
 
 def _passages(record: AnswerRecord, response: AskResponse) -> Iterator[PassageChange]:

@@ -73,6 +73,8 @@ def _print_dependencies(response: GetStatusResponse) -> None:
             )
     if response.database == DatabaseState.DATABASE_STATE_OFF:
         rows.add_row("gateway", "postgresql", "", "none is set: no records of answers are kept")
+    elif response.database == DatabaseState.DATABASE_STATE_UNREACHABLE:
+        rows.add_row("gateway", "postgresql", "", "it does not answer", style="red")
     if rows.row_count:
         console().print(rows)
 
