@@ -3,9 +3,11 @@
 #   PYTHON=…          the Python to make .venv with, 3.11 or later
 #   BENCH=…           names of benches for `make bench`; all without it
 #   EVAL=…            names of sets for `make eval`; all without it
+#   IMAGES=…          names of images for `make images`; all without it
+#   BASE_IMAGE=…      what `make images` builds on
 #   TORCH_BACKEND=…   cpu (default), or what uv knows: auto, cu130, …
 
-.PHONY: install dev-install demo up test chaos bench eval eval-answers lint types protos protos-check k8s observability check clean
+.PHONY: install dev-install demo up test chaos bench eval eval-answers lint types protos protos-check k8s images images-test locks observability check clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -48,7 +50,7 @@ lint: dev-install ## style, format, and which part may import which
 	.venv/bin/lint-imports
 
 types: dev-install ## static types
-	.venv/bin/mypy servicekit services/* cli deploy/local deploy/observability tests bench evaluation
+	.venv/bin/mypy servicekit services/* cli deploy/images deploy/local deploy/observability tests bench evaluation
 
 protos: ## generate the Python code of the contracts anew
 	PYTHON="$${PYTHON:-python3}" sh protos/generate.sh
@@ -58,6 +60,15 @@ protos-check: dev-install ## contracts: style, format, compatibility, generated 
 
 k8s: dev-install ## the manifests of deploy/k8s: schemas of three Kubernetes versions, checkov
 	@sh deploy/k8s/check.sh
+
+images: dev-install ## an image of each service, with docker, buildah or podman: docs/images.md
+	.venv/bin/python deploy/images/build.py $(IMAGES)
+
+images-test: dev-install ## one question through the images' containers, as the manifests have them
+	.venv/bin/python -m pytest tests/e2e/test_images.py $(PYTEST_ARGS)
+
+locks: dev-install ## what the images hold, from the pyproject files and constraints.txt
+	.venv/bin/python deploy/images/lock.py
 
 observability: dev-install ## write dashboards, the PrometheusRule and docs/metrics.md anew
 	.venv/bin/python -m deploy.observability

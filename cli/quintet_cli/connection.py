@@ -42,7 +42,6 @@ class Gateway:
         authorization = f"Bearer {api_key}" if api_key else ""
         self._peer = Peer("gateway", SERVICE, authorization=authorization)
         self.explain = ExplainServiceStub(channel)
-        self._peer = Peer("gateway", SERVICE)
         self._timeout = timeout
 
     async def unary(

@@ -10,7 +10,7 @@ from aiobreaker import CircuitBreakerListener, CircuitBreakerState
 from opentelemetry import trace
 from prometheus_client import Counter, Gauge
 
-from quintet_servicekit import telemetry
+from quintet_servicekit import attributes, telemetry
 
 _STATE = Gauge(
     "quintet_breaker_state", "1 for the state that the breaker is in.", ("breaker", "state")
@@ -46,7 +46,9 @@ class Announcer(CircuitBreakerListener):  # type: ignore[misc]  # it comes witho
         _STATE.labels(self._name, before).set(0)
         _STATE.labels(self._name, after).set(1)
         _TRANSITIONS.labels(self._name, after).inc()
-        self._add_event("transition", after, {"breaker.cause": self.cause})
+        self._add_event(
+            attributes.BREAKER_TRANSITION, after, {attributes.BREAKER_CAUSE: self.cause}
+        )
         with suppress(OSError, ValueError):  # standard error is gone
             log = telemetry.logger()
             (log.warning if after == "open" else log.info)(
@@ -64,10 +66,10 @@ class Announcer(CircuitBreakerListener):  # type: ignore[misc]  # it comes witho
     def rejected(self, state: str) -> None:
         """Tell that a call was refused in `state`."""
         self._rejections.inc()
-        self._add_event("rejected", state, {})
+        self._add_event(attributes.BREAKER_REJECTED, state, {})
 
     def _add_event(self, name: str, state: str, more: dict[str, str]) -> None:
         span = trace.get_current_span()
         if span.is_recording():  # a background task's may have ended
-            attributes = {"breaker.name": self._name, "breaker.state": state, **more}
-            span.add_event(f"breaker.{name}", attributes)
+            told = {attributes.BREAKER_NAME: self._name, attributes.BREAKER_STATE: state}
+            span.add_event(name, told | more)

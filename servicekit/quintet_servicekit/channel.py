@@ -15,13 +15,15 @@ from opentelemetry.propagate import inject
 from opentelemetry.trace import SpanKind, Status, StatusCode
 from prometheus_client import Counter, Histogram
 
-from quintet_servicekit import fault_injection, telemetry
+from quintet_servicekit import attributes, fault_injection, telemetry
+from quintet_servicekit.deadline import Deadline
 from quintet_servicekit.errors import Reason, ServiceError, from_rpc_error
 from quintet_servicekit.hedging import Hedging
 from quintet_servicekit.identity import current
 from quintet_servicekit.identity_token import IDENTITY_KEY
 from quintet_servicekit.priority import PRIORITY_KEY, Priority, priority_now
 from quintet_servicekit.settings import ChannelSettings, TlsSettings
+from quintet_servicekit.spans import server_attributes
 from quintet_servicekit.tls_channel import RenewedChannel
 
 if TYPE_CHECKING:
@@ -111,7 +113,9 @@ class Peer:
     `name` is its short name ("embedder"), `service` its full protobuf name. Every call
     is made inside `breaker`, where there is one, and raises CIRCUIT_OPEN while it is
     open. `hedging` makes second attempts, but not in bulk. `signer` vouches for whom a
-    call is made for; `authorization` is a caller's own credential ("Bearer …").
+    call is made for; `authorization` is a caller's own credential ("Bearer …"). `target` is
+    the channel's, for spans. A call's `deadline` is that of all that its caller does, of
+    which the span tells what is left.
     """
 
     def __init__(
@@ -123,11 +127,13 @@ class Peer:
         *,
         signer: Signer | None = None,
         authorization: str = "",
+        target: str = "",
     ) -> None:
         self.name = name
         self.breaker = breaker
         self._signer = signer
         self._authorization = authorization
+        self._server = server_attributes(target)
         self._service = service
         self._hedging = hedging
 
@@ -138,13 +144,19 @@ class Peer:
         request: Request,
         *,
         timeout: float,
+        deadline: Deadline | None = None,
+        expected: Reason | None = None,
     ) -> Response:
-        """Return the response of a unary call within `timeout` seconds.
+        """Return the response of a unary call within `timeout` seconds. A failure that is
+        `expected` is an answer to its caller, and its span no error.
 
         Raises the `ServiceError` that the service raised, or the one that the
         transport's failure means.
         """
-        with self._guarded(timeout), self._observed(method) as metadata:
+        with (
+            self._guarded(timeout),
+            self._observed(method, timeout, deadline, expected) as metadata,
+        ):
 
             async def attempt(passed: float = 0.0) -> Response:
                 return await call(request, timeout=timeout - passed, metadata=metadata)
@@ -161,6 +173,7 @@ class Peer:
         *,
         timeout: float,
         first_timeout: float | None = None,
+        deadline: Deadline | None = None,
     ) -> AsyncGenerator[Response]:
         """Yield the responses of a streaming call; the whole stream has `timeout`
         seconds, and its first response `first_timeout`. Closing the iterator cancels
@@ -169,7 +182,10 @@ class Peer:
         Raises as `unary` does.
         """
         wait = timeout if first_timeout is None else min(timeout, first_timeout)
-        with self._guarded(wait) as first_message, self._observed(method) as metadata:
+        with (
+            self._guarded(wait) as first_message,
+            self._observed(method, timeout, deadline) as metadata,
+        ):
             responses = call(request, timeout=timeout, metadata=metadata)
             try:
                 iterator = aiter(responses)
@@ -194,7 +210,10 @@ class Peer:
         `requests` is read as fast as the far end takes it. It must not raise:
         gRPC would end the call as cancelled and drop the exception.
         """
-        with self._guarded(timeout) as first_message, self._observed(method) as metadata:
+        with (
+            self._guarded(timeout) as first_message,
+            self._observed(method, timeout, None) as metadata,
+        ):
             responses = call(requests, timeout=timeout, metadata=metadata)
             try:
                 async for response in responses:
@@ -226,13 +245,26 @@ class Peer:
                 yield guard.first_message
 
     @contextmanager
-    def _observed(self, method: str) -> Iterator[tuple[tuple[str, str], ...]]:
+    def _observed(
+        self,
+        method: str,
+        timeout: float,
+        deadline: Deadline | None,
+        expected: Reason | None = None,
+    ) -> Iterator[tuple[tuple[str, str], ...]]:
         full_name = f"{self._service}/{method}"
         span = telemetry.tracer().start_span(
             full_name,
             kind=SpanKind.CLIENT,
-            attributes={"rpc.system.name": "grpc", "rpc.method": full_name},
+            attributes={
+                "rpc.system.name": "grpc",
+                "rpc.method": full_name,
+                attributes.DEADLINE_GIVEN: timeout,
+                **self._server,
+            },
         )
+        if self.breaker is not None:
+            span.set_attribute(attributes.BREAKER_STATE, self.breaker.state)
         carrier: dict[str, str] = {}
         if self._signer is not None:
             carrier[IDENTITY_KEY] = self._signer.token(current())
@@ -245,26 +277,36 @@ class Peer:
         inject(carrier, trace.set_span_in_context(span))
         if faults := fault_injection.carried():
             carrier[fault_injection.HEADER] = faults
-        code = grpc.StatusCode.OK
+        code, is_error = grpc.StatusCode.OK, True
         began = time.perf_counter()
         try:
             yield tuple(carrier.items())
         except grpc.aio.AioRpcError as error:
             code = error.code()
-            raise self._service_error(error) from error
+            failure = self._service_error(error)
+            span.set_attribute(attributes.ERROR_REASON, failure.reason)
+            is_error = failure.reason is not expected
+            raise failure from error
         except ServiceError as error:
             code = error.code
+            span.set_attribute(attributes.ERROR_REASON, error.reason)
             raise
         except (asyncio.CancelledError, GeneratorExit):
             code = grpc.StatusCode.CANCELLED
             raise
         finally:
             _HANDLED.labels(self._service, method, code.name).inc()
-            _SECONDS.labels(self._service, method).observe(
-                time.perf_counter() - began, telemetry.exemplar_of(span)
+            spent = time.perf_counter() - began
+            _SECONDS.labels(self._service, method).observe(spent, telemetry.exemplar_of(span))
+            left = timeout - spent if deadline is None else deadline.left
+            span.set_attributes(
+                {
+                    "rpc.response.status_code": code.name,
+                    attributes.DEADLINE_SPENT: spent,
+                    attributes.DEADLINE_LEFT: max(0.0, left),
+                }
             )
-            span.set_attribute("rpc.response.status_code", code.name)
-            if code is not grpc.StatusCode.OK:
+            if code is not grpc.StatusCode.OK and is_error:
                 span.set_attribute("error.type", code.name)
                 span.set_status(Status(StatusCode.ERROR))
             span.end()

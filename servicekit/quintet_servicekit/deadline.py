@@ -32,12 +32,17 @@ class Deadline:
         """Return this deadline, or the one `seconds` from now if that is earlier."""
         return Deadline(min(self.at, time.monotonic() + seconds))
 
+    @property
+    def left(self) -> float:
+        """The seconds left; less than 0 when it has passed."""
+        return self.at - time.monotonic()
+
     def remaining(self, hop: str) -> float:
         """Return the seconds left, more than 0.
 
         Raises `ServiceError` DEADLINE_EXCEEDED, naming `hop`, when none is.
         """
-        left = self.at - time.monotonic()
+        left = self.left
         if left <= 0:
             raise ServiceError(
                 Reason.DEADLINE_EXCEEDED,

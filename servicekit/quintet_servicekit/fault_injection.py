@@ -22,7 +22,7 @@ from typing import Any
 import grpc
 from opentelemetry import trace
 
-from quintet_servicekit import telemetry
+from quintet_servicekit import attributes, telemetry
 from quintet_servicekit.errors import Reason, ServiceError, Violation
 
 HEADER = "quintet-fault"
@@ -221,7 +221,8 @@ async def _happen(faults: Sequence[Fault]) -> None:
     for fault in faults:
         abort = fault.abort.value if fault.abort else ""
         trace.get_current_span().add_event(
-            "injected fault", {"fault.delay_seconds": fault.delay, "fault.abort": abort}
+            attributes.FAULT,
+            {attributes.FAULT_DELAY: fault.delay, attributes.FAULT_ABORT: abort},
         )
         telemetry.logger().warning(
             "injected fault",

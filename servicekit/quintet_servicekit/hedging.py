@@ -18,6 +18,8 @@ from typing import TypeVar
 from opentelemetry import trace
 from prometheus_client import Counter
 
+from quintet_servicekit import attributes
+
 _HEDGES = Counter("grpc_client_hedges_total", "Second attempts.", ("grpc_service", "grpc_method"))
 
 CALLS = 100
@@ -67,7 +69,9 @@ class Hedging:
                 if not attempts[0].done() and self._tokens >= 1.0:
                     self._tokens -= 1.0
                     _HEDGES.labels(self._service, method).inc()
-                    trace.get_current_span().add_event("hedged", {"rpc.method": method})
+                    trace.get_current_span().add_event(
+                        attributes.HEDGED, {"rpc.method": f"{self._service}/{method}"}
+                    )
                     attempts.append(asyncio.ensure_future(attempt(loop.time() - began)))
             response = await _first_to_succeed(attempts)
             self._seconds[method].append(loop.time() - began)

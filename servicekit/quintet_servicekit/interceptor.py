@@ -19,14 +19,14 @@ from opentelemetry import trace
 from opentelemetry.propagate import extract
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
-from quintet_servicekit import call_notes, errors, identity, telemetry
+from quintet_servicekit import attributes, call_notes, errors, identity, telemetry
 from quintet_servicekit.admission import Admission, Place
 from quintet_servicekit.call_metrics import CallMeters
 from quintet_servicekit.errors import Reason, ServiceError
 from quintet_servicekit.fault_injection import FaultInjection
 from quintet_servicekit.identity import Identity, become
 from quintet_servicekit.incoming import Metadata, check_size, checked, tolerant
-from quintet_servicekit.priority import priority_now, priority_of
+from quintet_servicekit.priority import Priority, priority_now, priority_of
 from quintet_servicekit.tls import check_caller
 from quintet_servicekit.trailers import trailers_of
 
@@ -260,7 +260,11 @@ async def _place(
     if admission is None:
         yield Place.unlimited()
         return
+    began = time.perf_counter()
     async with admission.place(priority, context.time_remaining()) as place:
+        if priority is Priority.BULK:  # others are admitted or refused at once
+            waited = time.perf_counter() - began
+            trace.get_current_span().set_attribute(attributes.ADMISSION_WAIT, waited)
         yield place
 
 
@@ -310,6 +314,9 @@ class _Call:
             kind=SpanKind.SERVER,
             attributes={"rpc.system.name": "grpc", "rpc.method": method},
         )
+        given = context.time_remaining()
+        if given is not None:
+            self._span.set_attribute(attributes.DEADLINE_GIVEN, given)
         # Each call has a task, and so a context, of its own: nothing to detach.
         otel_context.attach(trace.set_span_in_context(self._span, parent))
         self._trace_id = telemetry.trace_id_of(self._span)
@@ -343,6 +350,8 @@ class _Call:
             exemplar=telemetry.exemplar_of(self._span),
         )
         self._span.set_attribute("rpc.response.status_code", code)
+        if self._reason:
+            self._span.set_attribute(attributes.ERROR_REASON, self._reason)
         if self._code in _SERVER_FAULTS:
             self._span.set_attribute("error.type", code)
             self._span.set_status(Status(StatusCode.ERROR))

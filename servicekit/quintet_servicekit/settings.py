@@ -144,7 +144,11 @@ class ServiceSettings(BaseSettings):
     """Address of an OTLP/gRPC receiver of spans, for instance http://collector:4317.
     Unset: the variable that OpenTelemetry prescribes. Empty: no spans are exported."""
     trace_ratio: float = Field(1.0, ge=0, le=1)
-    """Share of traces that are recorded where the caller did not decide it."""
+    """Share of traces that are recorded where the caller did not decide it. 1: what is kept of
+    them is the collector's to decide, which knows the errors and the slow ones."""
+    trace_content: bool = False
+    """Whether spans hold questions, passages and answers (docs/tracing.md). Off: traces are
+    read by more people than documents are."""
     lame_duck_seconds: float = Field(0.5, ge=0, le=60)
     """How long calls are still taken after SIGTERM, while health says NOT_SERVING. Channels
     that watch health move on within milliseconds; half a second lets a busy machine,

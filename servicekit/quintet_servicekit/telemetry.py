@@ -50,6 +50,14 @@ def logger() -> structlog.stdlib.BoundLogger:
     return cast(structlog.stdlib.BoundLogger, structlog.get_logger())
 
 
+_content = False
+
+
+def traces_content() -> bool:
+    """Whether spans may hold questions, passages and answers."""
+    return _content
+
+
 def trace_id_of(span: trace.Span) -> str:
     """Return a span's trace id as 32 hex digits."""
     return trace.format_trace_id(span.get_span_context().trace_id)
@@ -88,6 +96,8 @@ def configure(name: str, settings: ServiceSettings) -> TracerProvider:
     # When each series began tells nothing here, and would be a third as many series more.
     disable_created_metrics()  # type: ignore[no-untyped-call]
 
+    global _content
+    _content = settings.trace_content
     provider = TracerProvider(
         resource=Resource.create({"service.name": name}),
         sampler=ParentBased(TraceIdRatioBased(settings.trace_ratio)),

@@ -173,6 +173,6 @@ async def test_a_fault_happens_to_as_many_calls_as_asked_for(
         await behaviour(None, Call())
     assert await behaviour(None, Call()) == "answer"
     assert await behaviour(None, Call()) == "answer"
-    told = {"fault.delay_seconds": 0.0, "fault.abort": "DEPENDENCY_UNAVAILABLE"}
-    assert happened == [("injected fault", told)]
+    told = {"quintet.fault.delay": 0.0, "quintet.fault.abort": "DEPENDENCY_UNAVAILABLE"}
+    assert happened == [("quintet.fault", told)]
     fault_injection.carry("")

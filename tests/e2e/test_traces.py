@@ -1,128 +1,345 @@
-"""One answer is one trace: its exact tree, across five processes."""
+"""One answer is one trace: its exact tree, across five processes, and what its spans tell."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
 
+import grpc
+import psycopg
+import pytest
+from psycopg import sql
 from support.gateway import gateway_stub, ingest, new_collection
-from support.stack import TestStack
+from support.stack import ALLOWED, TestStack, stack_in_thread
+from support.tracing import named, spans_of, tree
 
 from quintet.gateway.v1 import gateway_service_pb2 as pb
-from quintet_local.traces import Span, TraceNotFoundError, load_trace
+from quintet_local.traces import Span
 
 DOCUMENT = pb.Document(id="bees", content="Bees make honey. Honey is sweet.")
+GATEWAY = "quintet.gateway.v1.GatewayService"
 
-EMBED = """
-      embedder quintet.embedder.v1.EmbedderService/Embed
-        embedder embeddings all-MiniLM-L6-v2"""
-SEARCH = """
-      retriever quintet.retriever.v1.RetrieverService/Search
-        retriever SELECT chunk"""
-COUNT = """
-      tokenizer quintet.tokenizer.v1.TokenizerService/Count"""
-GENERATE = """
-      generator quintet.generator.v1.GeneratorService/GenerateStream
-        generator text_completion extractive"""
+SELECT_HITS = "SELECT chunk SELECT document SELECT collection"
+EMBEDDED = """
+        embedder MGET
+        embedder embeddings all-MiniLM-L6-v2
+          embedder batch all-MiniLM-L6-v2"""
 
 
-def call(service: str, method: str) -> str:
-    return f"gateway quintet.{service}.v1.{service.capitalize()}Service/{method}"
+def hop(service: str, method: str, work: str = "") -> str:
+    """Draw a call of the gateway and the work that it leads to."""
+    name = f"quintet.{service}.v1.{service.capitalize()}Service/{method}"
+    return f"""
+    gateway {name}
+      {service} {name}{work}"""
 
 
-ANSWER = f"""
-    {call("embedder", "Embed")}{EMBED}
-    {call("retriever", "Search")}{SEARCH}
-    {call("tokenizer", "Count")}{COUNT}
-    {call("generator", "GenerateStream")}{GENERATE}"""
-
-CHANGED = f"""
-    {call("retriever", "Search")}
-      retriever quintet.retriever.v1.RetrieverService/Search
-        retriever SELECT change
-        retriever SELECT chunk
-    {call("tokenizer", "Count")}{COUNT}
-    {call("generator", "GenerateStream")}{GENERATE}"""
+def unanswered(service: str, method: str) -> str:
+    """Draw a call that reaches nobody."""
+    return f"""
+    gateway quintet.{service}.v1.{service.capitalize()}Service/{method}"""
 
 
-def tree(spans: Sequence[Span]) -> str:
-    """Draw a trace: service and name of each span, children under their parents."""
-    children: dict[str, list[Span]] = {}
-    known = {span.span_id for span in spans}
-    for span in sorted(spans, key=lambda span: span.start_ns):
-        children.setdefault(span.parent_id if span.parent_id in known else "", []).append(span)
-
-    def draw(parent: str, indent: str) -> list[str]:
-        return [
-            line
-            for span in children.get(parent, [])
-            for line in (f"{indent}{span.service} {span.name}", *draw(span.span_id, indent + "  "))
-        ]
-
-    return "\n".join(draw("", ""))
+def search(name: str, *work: str) -> str:
+    lines = "".join(f"\n          retriever {it}" for it in work)
+    return hop("retriever", "Search", f"\n        retriever retrieval {name}{lines}")
 
 
-async def trace_of(stack: TestStack, trace_id: str, spans: int) -> str:
-    """Return the tree of a trace once `spans` spans of it have come in."""
-    found: Sequence[Span] = ()
-    async with asyncio.timeout(15):
-        while len(found) < spans:
-            await asyncio.sleep(0.1)
-            with suppress(TraceNotFoundError):
-                found = load_trace(stack.state_dir, trace_id)
-    # Any span too many would come with the next export of its process.
-    await asyncio.sleep(0.8)
-    return tree(load_trace(stack.state_dir, trace_id))
+def found_by(name: str) -> str:
+    looked_up = "\n    gateway MGET"
+    return looked_up + hop("embedder", "Embed", EMBEDDED) + search(name, "MGET", SELECT_HITS)
 
 
-def expected(method: str, body: str) -> str:
-    lines = [f"gateway quintet.gateway.v1.GatewayService/{method}"]
+def cold(name: str) -> str:
+    return found_by(name) + COUNT + GENERATE
+
+
+COUNT = hop("tokenizer", "Count")
+GENERATE = hop("generator", "GenerateStream", "\n        generator text_completion extractive")
+
+
+def expected(method: str, body: str = "") -> str:
+    lines = [f"gateway {GATEWAY}/{method}"]
     lines += [line[2:] for line in body.splitlines() if line.strip()]
     return "\n".join(lines)
 
 
-async def test_an_answer_is_one_tree_of_hops_and_their_work(stack: TestStack) -> None:
-    async with gateway_stub(stack.gateway) as stub, new_collection(stub, [DOCUMENT]) as name:
+async def spans(stack: TestStack, trace_id: str, tree_of: str) -> list[Span]:
+    """Return a trace's spans, which must have that tree."""
+    found = await spans_of(stack.state_dir, trace_id, len(tree_of.splitlines()))
+    assert tree(found) == tree_of
+    return found
 
-        def asking(question: str) -> pb.AskRequest:
-            return pb.AskRequest(collection=name, question=question)
 
+@pytest.fixture
+async def stub(stack: TestStack) -> AsyncIterator[Any]:
+    async with gateway_stub(stack.gateway) as it:
+        yield it
+
+
+@pytest.fixture
+async def name(stub: Any) -> AsyncIterator[str]:
+    async with new_collection(stub, [DOCUMENT]) as it:
         # The first question also asks for the collection's and generator's models.
-        await stub.Ask(asking("Is honey sweet?"))
-        whole = await stub.Ask(asking("Which thing do bees make?"))
-        events = [event async for event in stub.AskStream(asking("Which insect makes honey?"))]
-        again = await stub.Ask(asking("Which thing do bees make?"))
-        new = pb.Document(id="wax", content="Bees make wax.")
-        await ingest(stub, name, [new])
-        changed = await stub.Ask(asking("Which thing do bees make?"))
+        await stub.Ask(pb.AskRequest(collection=it, question="Is honey sweet?"))
+        yield it
+
+
+def caller(number: int) -> tuple[str, tuple[tuple[str, str]]]:
+    """Return the id of a caller's trace, and the metadata that carry it."""
+    trace_id = f"{number:032x}"
+    return trace_id, (("traceparent", f"00-{trace_id}-b7ad6b7169203331-01"),)
+
+
+async def test_a_new_answer_is_one_tree_of_hops_and_what_they_stand_on(
+    stub: Any, stack: TestStack, name: str
+) -> None:
+    request = pb.AskRequest(collection=name, question="Which thing do bees make?")
+    whole = await stub.Ask(request, timeout=20)
+    found = await spans(stack, whole.trail.trace_id, expected("Ask", cold(name)))
+
+    assert not any(span.error for span in found)
+    root = named(found, "gateway", f"{GATEWAY}/Ask")
+    assert root.kind == "server"
+    assert root.attributes["rpc.system.name"] == "grpc"
+    assert root.attributes["rpc.method"] == f"{GATEWAY}/Ask"
+    assert root.attributes["rpc.response.status_code"] == "OK"
+    assert root.attributes["quintet.cache.tier"] == "l1"
+    assert root.attributes["quintet.cache.outcome"] == "miss"
+    assert 19 < root.attributes["quintet.deadline.given"] < 21
+    assert "quintet.degraded" not in root.attributes
+
+    clients = [it for it in found if it.kind == "client" and "/" in it.name]
+    assert len(clients) == 4
+    for client in clients:
+        told = client.attributes
+        assert told["server.address"] == "127.0.0.1" and told["server.port"] > 0
+        assert told["quintet.breaker.state"] == "closed"
+        assert 0 < told["quintet.deadline.spent"] < told["quintet.deadline.given"]
+        assert 0 < told["quintet.deadline.left"] < 21
+    lefts = [it.attributes["quintet.deadline.left"] for it in clients]
+    assert lefts == sorted(lefts, reverse=True)
+
+    select = named(found, "retriever", "SELECT")
+    assert select.kind == "client"
+    assert select.attributes["db.system.name"] == "postgresql"
+    assert select.attributes["db.query.summary"] == select.name
+    assert select.attributes["db.namespace"] == "quintet"
+    assert select.attributes["db.response.returned_rows"] == 1
+    redis = named(found, "gateway", "MGET")
+    assert (redis.kind, redis.attributes["db.system.name"]) == ("client", "redis")
+    assert redis.attributes["db.operation.name"] == "MGET"
+
+    retrieval = named(found, "retriever", "retrieval")
+    assert retrieval.attributes["gen_ai.operation.name"] == "retrieval"
+    assert retrieval.attributes["gen_ai.data_source.id"] == name
+    assert retrieval.attributes["gen_ai.request.top_k"] > 0
+    embeddings = named(found, "embedder", "embeddings")
+    assert embeddings.attributes["gen_ai.operation.name"] == "embeddings"
+    assert embeddings.attributes["gen_ai.usage.input_tokens"] == whole.usage.embedding_tokens
+    assert embeddings.attributes["quintet.queue.wait"] >= 0
+    batch = named(found, "embedder", "batch")
+    assert batch.attributes["quintet.batch.texts"] == batch.attributes["quintet.batch.callers"] == 1
+    assert batch.links == [(embeddings.trace_id, embeddings.span_id)]
+    generation = named(found, "generator", "text_completion")
+    assert generation.attributes["gen_ai.operation.name"] == "text_completion"
+    assert generation.attributes["gen_ai.usage.input_tokens"] == whole.usage.prompt_tokens
+    assert generation.attributes["gen_ai.usage.output_tokens"] == whole.usage.completion_tokens
+    assert generation.attributes["gen_ai.response.finish_reasons"] == ["stop"]
+
+
+async def test_a_stream_has_the_tree_of_a_whole_answer_and_a_kept_one_is_one_span(
+    stub: Any, stack: TestStack, name: str
+) -> None:
+    request = pb.AskRequest(collection=name, question="Which insect makes honey?")
+    events = [event async for event in stub.AskStream(request)]
+    again = await stub.Ask(request)
+    await ingest(stub, name, [pb.Document(id="wax", content="Bees make wax.")])
+    changed = await stub.Ask(request)
     streamed = events[-1].completed.trail.trace_id
-    assert await trace_of(stack, whole.trail.trace_id, 12) == expected("Ask", ANSWER)
-    assert await trace_of(stack, streamed, 12) == expected("AskStream", ANSWER)
-    assert await trace_of(stack, again.trail.trace_id, 1) == expected("Ask", "")
-    assert await trace_of(stack, changed.trail.trace_id, 10) == expected("Ask", CHANGED)
+    await spans(stack, streamed, expected("AskStream", cold(name)))
+    (hit,) = await spans(stack, again.trail.trace_id, expected("Ask"))
+    assert hit.attributes["quintet.cache.outcome"] == "hit"
+    body = (
+        "\n    gateway MGET"
+        + search(name, "SELECT collection SELECT change SELECT chunk", SELECT_HITS)
+        + COUNT
+        + GENERATE
+    )
+    await spans(stack, changed.trail.trace_id, expected("Ask", body))
 
 
-async def test_a_callers_trace_goes_on_in_ours(stack: TestStack) -> None:
-    trace_id = "0af7651916cd43dd8448eb211c80319c"
-    metadata = (("traceparent", f"00-{trace_id}-b7ad6b7169203331-01"),)
-    async with gateway_stub(stack.gateway) as stub, new_collection(stub, [DOCUMENT]) as name:
-        request = pb.SearchRequest(collection=name, query="honey")
-        found = await stub.Search(request, metadata=metadata)
+async def test_without_a_service_the_tree_ends_there_and_tells_what_was_served_instead(
+    stub: Any, stack: TestStack, name: str
+) -> None:
+    failed_id, metadata = caller(0xFA11ED)
+    request = pb.AskRequest(collection=name, question="Who makes honey in summer?")
+    stack.stop("tokenizer")
+    try:
+        degraded = await stub.Ask(request)
+        request.fail_if_degraded = True
+        request.question = "Who makes honey in winter?"
+        with pytest.raises(grpc.aio.AioRpcError):
+            await stub.Ask(request, metadata=metadata)
+    finally:
+        stack.start("tokenizer")
+    body = found_by(name) + unanswered("tokenizer", "Count")
+    found = await spans(stack, degraded.trail.trace_id, expected("Ask", body + GENERATE))
+    root = named(found, "gateway", f"{GATEWAY}/Ask")
+    assert not root.error and root.attributes["quintet.degraded"] is True
+    (event,) = root.events
+    assert event.name == "quintet.degradation"
+    assert event.attributes == {
+        "quintet.degradation.hop": "tokenizer",
+        "quintet.degradation.cause": "DEPENDENCY_UNAVAILABLE",
+        "quintet.degradation.substitute": "TOKEN_ESTIMATE",
+    }
+    count = named(found, "gateway", "quintet.tokenizer")
+    assert count.error
+    assert count.attributes["error.type"] == "UNAVAILABLE"
+    assert count.attributes["quintet.error.reason"] == "DEPENDENCY_UNAVAILABLE"
+
+    found = await spans(stack, failed_id, expected("Ask", body))
+    root = named(found, "gateway", f"{GATEWAY}/Ask")
+    assert root.error
+    assert root.attributes["rpc.response.status_code"] == "UNAVAILABLE"
+    assert root.attributes["error.type"] == "UNAVAILABLE"
+    assert {it.name for it in found if it.error} == {root.name, count.name}
+
+
+async def test_a_caller_who_leaves_cancels_the_tree_down_to_the_statement(
+    stub: Any, stack: TestStack, name: str
+) -> None:
+    trace_id, metadata = caller(0xCA9CE1)
+    request = pb.AskRequest(collection=name, question="Who sells honey?")
+    with (
+        psycopg.connect(stack.database_url) as holder,
+        psycopg.connect(stack.database_url, autocommit=True) as watcher,
+    ):
+        (schema,) = holder.execute(
+            "SELECT schemaname FROM pg_tables WHERE tablename = 'collection'"
+        ).fetchone() or ("",)
+        table = sql.Identifier(schema, "collection")
+        holder.execute(sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(table))
+        call = stub.AskStream(request, metadata=metadata)
+        reading = asyncio.ensure_future(call.read())
+        waits = (
+            "SELECT count(*) FROM pg_stat_activity"
+            " WHERE wait_event_type = 'Lock' AND query LIKE '%embedding%'"
+        )
+        async with asyncio.timeout(15):
+            while True:
+                if watcher.execute(waits).fetchone() != (0,):
+                    break
+                await asyncio.sleep(0.02)
+        call.cancel()
+        await asyncio.wait({reading})
+        # The retriever's spans end only when the statement has.
+        found = await spans(stack, trace_id, expected("AskStream", found_by(name)))
+    cancelled = [it for it in found if "CANCELLED" in it.attributes.values()]
+    # By the conventions a client's call without OK is an error, a server's cancelled one none.
+    assert [(it.service, it.kind, it.error) for it in cancelled] == [
+        ("gateway", "server", False),
+        ("gateway", "client", True),
+        ("retriever", "server", False),
+        ("retriever", "internal", False),
+        ("retriever", "client", False),
+    ]
+    assert {it.name for it in found if it.error} == {cancelled[1].name}
+
+
+async def test_a_callers_trace_goes_on_in_ours(stub: Any, stack: TestStack, name: str) -> None:
+    trace_id, metadata = caller(0x0AF7)
+    request = pb.SearchRequest(collection=name, query="honey")
+    found = await stub.Search(request, metadata=metadata)
     assert found.trail.trace_id == trace_id
-    tree_of_search = await trace_of(stack, trace_id, 5)
-    assert tree_of_search.startswith("gateway quintet.gateway.v1.GatewayService/Search")
+    body = hop("embedder", "Embed", EMBEDDED) + search(name, "MGET", SELECT_HITS)
+    (root, *_) = await spans(stack, trace_id, expected("Search", body))
+    assert root.parent_id == "b7ad6b7169203331"
 
 
-async def test_an_ingested_document_is_one_branch_of_its_stream(stack: TestStack) -> None:
-    async with gateway_stub(stack.gateway) as stub, new_collection(stub) as name:
-        requests = [pb.IngestRequest(collection=name, document=DOCUMENT)]
-        stream = stub.Ingest(iter(requests))
-        assert [response.ingested.version async for response in stream] == [1]
-        trace_id = dict(await stream.trailing_metadata())["quintet-trace-id"]
-        await ingest(stub, name, [])
-    lines = (await trace_of(stack, trace_id, 12)).splitlines()
-    assert lines[0] == "gateway quintet.gateway.v1.GatewayService/Ingest"
-    assert lines[1] == "  gateway ingest document"
-    hops = [line.split("/")[-1] for line in lines if line.startswith("    gateway quintet.")]
-    assert hops[-4:] == ["GetDocument", "Chunk", "Embed", "UpsertDocuments"]
+async def test_an_ingested_document_is_one_branch_of_its_stream(
+    stub: Any, stack: TestStack, name: str
+) -> None:
+    document = pb.Document(id="wasps", content="Wasps make no honey.")
+    stream = stub.Ingest(iter([pb.IngestRequest(collection=name, document=document)]))
+    assert [response.ingested.version async for response in stream] == [1]
+    trace_id = dict(await stream.trailing_metadata())["quintet-trace-id"]
+    written = (
+        "INSERT document DELETE chunk INSERT chunk DELETE name INSERT name DELETE link"
+        " INSERT link UPDATE document UPDATE collection INSERT change INSERT outbox"
+    )
+    branch = (
+        hop("retriever", "GetDocument", "\n        retriever SELECT document SELECT collection")
+        + hop("tokenizer", "Chunk")
+        + hop("embedder", "Embed", EMBEDDED)
+        + hop(
+            "retriever",
+            "UpsertDocuments",
+            f"\n        retriever {written}\n        retriever PUBLISH",
+        )
+    )
+    indented = branch.replace("\n", "\n  ")
+    found = await spans(
+        stack, trace_id, expected("Ingest", f"\n    gateway ingest document{indented}")
+    )
+    # That a new document was not there is an answer.
+    assert not any(span.error for span in found)
+    assert (
+        named(found, "retriever", "quintet.retriever.v1.RetrieverService/Upsert").attributes[
+            "quintet.admission.wait"
+        ]
+        >= 0
+    )
+
+
+CANARY = "zanzibarine"
+
+
+async def ask_of_a_canary(stub: Any, name: str) -> str:
+    """Bring in and ask for a word that is nowhere else; return the answer's trace."""
+    document = pb.Document(id="canary", title=CANARY, content=f"The {CANARY} sings at dawn.")
+    document.metadata["colour"] = f"{CANARY}-yellow"
+    broken = pb.Document(id="broken", content=f"{CANARY} \x00")
+    await ingest(stub, name, [document, broken])
+    question = f"When does the {CANARY} sing?"
+    answer = await stub.Ask(pb.AskRequest(collection=name, question=question))
+    assert CANARY in answer.answer
+    with pytest.raises(grpc.aio.AioRpcError):
+        await stub.Ask(pb.AskRequest(collection=f"no-{name}", question=question))
+    with pytest.raises(grpc.aio.AioRpcError):
+        await stub.Ask(pb.AskRequest(collection=name, question=CANARY * 5_000))
+    return str(answer.trail.trace_id)
+
+
+def mentions(folder: Path) -> list[str]:
+    return [it.name for it in folder.iterdir() if CANARY in it.read_text(errors="replace")]
+
+
+async def test_neither_spans_nor_logs_hold_what_is_asked_or_found(
+    stub: Any, stack: TestStack, name: str
+) -> None:
+    trace_id = await ask_of_a_canary(stub, name)
+    await spans(stack, trace_id, expected("Ask", cold(name)))
+    assert mentions(stack.state_dir / "traces") == []
+    assert mentions(stack.state_dir / "logs") == []
+
+
+async def test_spans_hold_it_where_a_setting_says_so(tmp_path: Path) -> None:
+    allowed = {
+        f"QUINTET_{it}_TRACE_CONTENT": "true"
+        for it in ("TOKENIZER", "EMBEDDER", "RETRIEVER", "GENERATOR", "GATEWAY")
+    }
+    with stack_in_thread(tmp_path / "state", ALLOWED | allowed) as stack:
+        async with gateway_stub(stack.gateway) as stub, new_collection(stub) as name:
+            trace_id = await ask_of_a_canary(stub, name)
+            found = await spans_of(stack.state_dir, trace_id, 15)
+            retrieval = named(found, "retriever", "retrieval").attributes
+            assert CANARY in retrieval["gen_ai.retrieval.query.text"]
+            assert '"id": "canary"' in retrieval["gen_ai.retrieval.documents"]
+            generation = named(found, "generator", "text_completion").attributes
+            assert f"The {CANARY} sings" in generation["gen_ai.input.messages"]
+            assert CANARY in generation["gen_ai.output.messages"]
+            assert mentions(stack.state_dir / "logs") == []

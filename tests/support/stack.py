@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from quintet_local.postgres import Postgres
 from quintet_local.supervisor import Stack, running_stack
 
 START_SECONDS = 240
@@ -40,6 +41,13 @@ class TestStack:
     def pid(self, name: str) -> int:
         """Return the process id of a service, or of "postgres" or "valkey"."""
         return self._stack.process(name).pid
+
+    @property
+    def database_url(self) -> str:
+        """DSN of the stack's own PostgreSQL."""
+        program = self._stack._members["postgres"].program
+        assert isinstance(program, Postgres)
+        return program.dsn
 
     def stop(self, name: str) -> None:
         """End a service or server until `start`; returns when it has ended."""

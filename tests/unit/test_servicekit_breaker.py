@@ -762,14 +762,17 @@ def test_spans_of_callers_show_transitions_and_rejections(clock: Clock) -> None:
     (span,) = spans.get_finished_spans()
     assert [(event.name, dict(event.attributes or {})) for event in span.events] == [
         (
-            "breaker.transition",
+            "quintet.breaker.transition",
             {
-                "breaker.name": "told",
-                "breaker.state": "open",
-                "breaker.cause": "2 failures in a row",
+                "quintet.breaker.name": "told",
+                "quintet.breaker.state": "open",
+                "quintet.breaker.cause": "2 failures in a row",
             },
         ),
-        ("breaker.rejected", {"breaker.name": "told", "breaker.state": "open"}),
+        (
+            "quintet.breaker.rejected",
+            {"quintet.breaker.name": "told", "quintet.breaker.state": "open"},
+        ),
     ]
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from quintet_servicekit.cache.errors import AwayError
 from quintet_servicekit.cache.remote import Command, Remote
 from quintet_servicekit.cache.script import RELEASE
+from quintet_servicekit.spans import outside_calls
 
 
 class Lease:
@@ -20,7 +21,7 @@ class Lease:
         self._name = name
         self.token = token
         self._seconds = seconds
-        self._renewing = asyncio.create_task(self._renew(), name="lease")
+        self._renewing = asyncio.create_task(self._renew(), name="lease", context=outside_calls())
 
     @property
     def held(self) -> bool:

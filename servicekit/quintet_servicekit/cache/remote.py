@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import Any, TypeAlias
 
+from opentelemetry.trace import INVALID_SPAN
 from redis.asyncio.connection import Connection, ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -30,6 +31,7 @@ from quintet_servicekit.breaker import Breaker, State
 from quintet_servicekit.breaker_policy import BreakerSettings
 from quintet_servicekit.cache import metrics
 from quintet_servicekit.cache.errors import AwayError
+from quintet_servicekit.cache.redis_spans import RedisSpans, note_replies
 from quintet_servicekit.cache.script import RENEW, Script
 from quintet_servicekit.cache.settings import CacheSettings
 from quintet_servicekit.cache.writer import Writer
@@ -79,6 +81,7 @@ class Remote:
             driver_info=None,
             maint_notifications_config=MaintNotificationsConfig(enabled=False),
         )
+        self._spans = RedisSpans(self._pool.connection_kwargs)
         self._slots = asyncio.Semaphore(settings.redis_connections)
         self._blocking_slots = asyncio.Semaphore(BLOCKING_READS)
         self._next_try = 0.0
@@ -193,10 +196,13 @@ class Remote:
             raise _away("unavailable")
         began = time.perf_counter()
         await self._take(slots)
+        # Who waits in Redis for another replica asks as often as that takes.
+        spans = self._spans.around(commands) if slots is self._slots else nullcontext(INVALID_SPAN)
         try:
-            with self.breaker.guard(timeout=timeout):
+            with self.breaker.guard(timeout=timeout), spans as span:
                 async with asyncio.timeout(timeout):
                     replies = await self._on_a_connection(commands)
+                note_replies(span, replies)
         except ServiceError as error:  # the breaker opened while we waited
             raise _away("unavailable", error) from error
         except TimeoutError as error:

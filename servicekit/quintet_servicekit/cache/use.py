@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from opentelemetry import trace
 
+from quintet_servicekit import attributes
 from quintet_servicekit.cache.models import Found, Store
 from quintet_servicekit.call_notes import note_tier
 
@@ -57,10 +58,10 @@ def note_use(use: CacheUse, span: trace.Span | None = None) -> None:
     note_tier(use.tier, use.outcome)
     (span or trace.get_current_span()).set_attributes(
         {
-            "quintet.cache.tier": use.tier,
-            "quintet.cache.outcome": use.outcome,
-            "quintet.cache.lookups": use.lookups,
-            "quintet.cache.hits": use.hits,
+            attributes.CACHE_TIER: use.tier,
+            attributes.CACHE_OUTCOME: use.outcome,
+            attributes.CACHE_LOOKUPS: use.lookups,
+            attributes.CACHE_HITS: use.hits,
         }
     )
 

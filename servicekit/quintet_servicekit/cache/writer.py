@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from quintet_servicekit.cache.errors import AwayError
+from quintet_servicekit.spans import outside_calls
 
 BATCH_BYTES = 2**20
 """Most that is sent in one round trip: a megabyte takes a local server a millisecond or
@@ -50,7 +51,9 @@ class Writer:
         self._waiting.append((commands, size, done))
         self._bytes += size
         if self._task is None:
-            self._task = asyncio.create_task(self._drain(), name="cache writer")
+            self._task = asyncio.create_task(
+                self._drain(), name="cache writer", context=outside_calls()
+            )
         return True
 
     async def _drain(self) -> None:

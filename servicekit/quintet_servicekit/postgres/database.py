@@ -12,14 +12,15 @@ import random
 import select
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg
-from opentelemetry.trace import INVALID_SPAN, Span, SpanKind, Status, StatusCode, use_span
+from opentelemetry.trace import INVALID_SPAN, Span, SpanKind
 from prometheus_client import Histogram
 from psycopg import errors, sql
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import DictRow
 from psycopg_pool import AsyncConnectionPool, TooManyRequests
 
@@ -30,6 +31,7 @@ from quintet_servicekit.postgres import pool_metrics, tenancy
 from quintet_servicekit.postgres.connecting import Connection, Probe, arguments
 from quintet_servicekit.postgres.exchanges import Exchanges
 from quintet_servicekit.postgres.settings import PostgresSettings
+from quintet_servicekit.spans import working
 
 DEPENDENCY = "postgresql"
 
@@ -75,7 +77,7 @@ class Operation:
     summary: str = ""
     background: bool = False
 
-    def attributes(self) -> dict[str, str]:
+    def attributes(self) -> dict[str, str | int]:
         """Return the span's attributes, by OpenTelemetry's database conventions."""
         return {
             "db.system.name": DEPENDENCY,
@@ -122,6 +124,7 @@ class Database:
             open=False,
         )
         pool_metrics.tell(self._pool)
+        self._server = _server_attributes(settings)
         self._exchanges = Exchanges(DEPENDENCY, breaker, self._pool)
         self.breaker = self._exchanges.breaker
         self._probe = Probe(settings, service)
@@ -172,8 +175,10 @@ class Database:
         for attempt in range(_ATTEMPTS):
             admitted = self._exchanges.admit()
             try:
-                with _observed(operation):
-                    return await self._exchanges.run(admitted, work, seconds=self._seconds)
+                with self._observed(operation, len(statements)) as span:
+                    rows = await self._exchanges.run(admitted, work, seconds=self._seconds)
+                    span.set_attribute("db.response.returned_rows", len(rows))
+                    return rows
             except errors.LockNotAvailable as error:
                 raise _conflict() from error
             except (errors.DeadlockDetected, errors.SerializationFailure) as error:
@@ -193,6 +198,26 @@ class Database:
             except (psycopg.OperationalError, psycopg.InterfaceError) as error:
                 raise _unavailable() from error
         raise AssertionError("the last attempt raises")
+
+    @contextmanager
+    def _observed(self, operation: Operation, statements: int) -> Iterator[Span]:
+        began = time.perf_counter()
+        attributes = operation.attributes() | self._server
+        if statements > 1:
+            attributes["db.operation.batch.size"] = statements
+        working_on = working(str(attributes["db.query.summary"]), attributes, SpanKind.CLIENT)
+        with nullcontext(INVALID_SPAN) if operation.background else working_on as span:
+            try:
+                yield span
+            except psycopg.Error as error:
+                if error.sqlstate:
+                    span.set_attribute("db.response.status_code", error.sqlstate)
+                raise
+            finally:
+                seconds = time.perf_counter() - began
+                _SECONDS.labels(operation.name, operation.table).observe(
+                    seconds, telemetry.exemplar_of(span)
+                )
 
     def _unreachable(self, _: object) -> None:
         self._exchanges.unreachable()
@@ -245,32 +270,14 @@ async def _rows(
     return await cursor.fetchall() if cursor.description else []
 
 
-@contextmanager
-def _observed(operation: Operation) -> Iterator[None]:
-    began = time.perf_counter()
-    span: Span = INVALID_SPAN
-    if not operation.background:
-        span = telemetry.tracer().start_span(
-            f"{operation.name} {operation.table}",
-            kind=SpanKind.CLIENT,
-            attributes=operation.attributes(),
-        )
-    # Messages of the driver may quote values.
-    with use_span(span, end_on_exit=True, record_exception=False, set_status_on_exception=False):
-        try:
-            yield
-        except BaseException as error:
-            state = getattr(error, "sqlstate", None)
-            if state:
-                span.set_attribute("db.response.status_code", state)
-            span.set_attribute("error.type", state or type(error).__name__)
-            span.set_status(Status(StatusCode.ERROR))
-            raise
-        finally:
-            seconds = time.perf_counter() - began
-            _SECONDS.labels(operation.name, operation.table).observe(
-                seconds, telemetry.exemplar_of(span)
-            )
+def _server_attributes(settings: PostgresSettings) -> dict[str, str | int]:
+    told = conninfo_to_dict(settings.database_url.get_secret_value())
+    return {
+        "db.namespace": str(told.get("dbname") or told.get("user") or DEPENDENCY),
+        # Of several hosts libpq takes whichever answers.
+        "server.address": str(told.get("host") or "localhost").partition(",")[0],
+        "server.port": int(str(told.get("port") or 5432).partition(",")[0]),
+    }
 
 
 def _unavailable() -> ServiceError:

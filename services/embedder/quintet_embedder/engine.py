@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 import numpy as np
-from opentelemetry.trace import SpanKind
 from prometheus_client import Counter
 
 from quintet_embedder.models import (
@@ -22,10 +21,10 @@ from quintet_embedder.models import (
     Vectors,
 )
 from quintet_embedder.reranking import max_sim_scores
-from quintet_servicekit import telemetry
 from quintet_servicekit.cache.use import CacheUse, note_use
 from quintet_servicekit.errors import Reason, ServiceError
 from quintet_servicekit.executor import BoundedExecutor
+from quintet_servicekit.spans import Value, working
 
 _TOKENS = Counter("quintet_embedder_tokens_total", "Tokens that were computed.", ["model"])
 
@@ -228,17 +227,15 @@ class Engine:
 @contextmanager
 def _working(operation: str, model: Model, tokens: int) -> Iterator[None]:
     """Trace and count the model's work; named by the GenAI conventions."""
-    with telemetry.tracer().start_as_current_span(
-        f"{operation} {model.name}",
-        kind=SpanKind.INTERNAL,
-        attributes={
-            "gen_ai.operation.name": operation,
-            "gen_ai.provider.name": "quintet",
-            "gen_ai.request.model": model.name,
-            "gen_ai.embeddings.dimension.count": model.dimension,
-            "gen_ai.usage.input_tokens": tokens,
-        },
-    ):
+    attributes: dict[str, Value] = {
+        "gen_ai.operation.name": operation,
+        "gen_ai.provider.name": "quintet",
+        "gen_ai.request.model": model.name,
+        "gen_ai.response.model": model.name,
+        "gen_ai.embeddings.dimension.count": model.dimension,
+        "gen_ai.usage.input_tokens": tokens,
+    }
+    with working(f"{operation} {model.name}", attributes):
         yield
     _TOKENS.labels(model.name).inc(tokens)
 

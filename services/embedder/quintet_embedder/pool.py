@@ -7,13 +7,15 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from opentelemetry import trace
 from prometheus_client import Gauge, Histogram
 
+from quintet_embedder.batch_spans import batch_span
 from quintet_embedder.models import Purpose, TextStates, TokenIds, Vectors
 from quintet_embedder.scheduler import Job, Scheduler
+from quintet_servicekit import attributes
 from quintet_servicekit.errors import Reason, ServiceError
 from quintet_servicekit.executor import BoundedExecutor
+from quintet_servicekit.spans import note_failure
 
 _BATCH = Histogram(
     "quintet_embedder_batch_texts",
@@ -91,22 +93,25 @@ class Pool:
         finally:
             self._scheduler.withdraw(job)
             waited = _waited(job)
-            trace.get_current_span().add_event("queued", {"quintet.queue.seconds": waited})
+            job.caller.set_attribute(attributes.QUEUE_WAIT, waited)
             _WAIT.labels(self._name, purpose.value).observe(waited)
 
     async def _work(self, lane: Lane, thread: BoundedExecutor) -> None:
         while True:
             batch = await self._scheduler.next_batch(*lane.purposes)
             _BATCH.labels(self._name).observe(len(batch.items))
+            span = batch_span(self._name, batch)
             compute: Callable[[Sequence[TokenIds]], Any] = (
                 lane.encode_states if batch.purpose is Purpose.RERANK else lane.encode
             )
             try:
                 rows = await thread.run(compute, batch.ids)
             except Exception as error:
+                note_failure(span, error)
                 self._scheduler.fail(batch, error)
             else:
                 self._scheduler.deliver(batch, rows)
+            span.end()
 
     async def close(self) -> None:
         """End the workers and the threads."""

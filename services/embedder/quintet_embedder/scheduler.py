@@ -17,6 +17,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from opentelemetry.trace import Span, get_current_span
+
 from quintet_embedder.models import Purpose, TokenIds, Vectors
 from quintet_servicekit.errors import Reason, ServiceError
 
@@ -27,7 +29,8 @@ one bucket, of 16 tokens or more, are padded by half at most, typically by a ten
 
 @dataclass(eq=False)
 class Job:
-    """One request's texts: which of them wait, by bucket, and the results so far."""
+    """One request's texts: which of them wait, by bucket, and the results so far; and the
+    span that they are computed for."""
 
     ids: Sequence[TokenIds]
     purpose: Purpose
@@ -35,6 +38,7 @@ class Job:
     waiting: dict[int, list[int]] = field(default_factory=dict)
     rows: list[Any] = field(default_factory=list)
     left: int = 0
+    caller: Span = field(default_factory=get_current_span)
     queued_at: float = field(default_factory=time.perf_counter)
     first_taken_at: float | None = None
 

@@ -11,6 +11,8 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
 
+from opentelemetry import trace
+
 from quintet.cache.v1 import cache_service_pb2 as cache_pb
 from quintet.gateway.v1 import gateway_service_pb2 as pb
 from quintet_gateway.admission.admission import Admission
@@ -26,6 +28,7 @@ from quintet_gateway.near import NearQuestions
 from quintet_gateway.question import Question, Questions
 from quintet_gateway.refiner import Refiner
 from quintet_gateway.searching import Found, QueryVector, Searcher
+from quintet_servicekit import attributes
 from quintet_servicekit.cache import Flights, key_of
 from quintet_servicekit.cache.use import CacheUse, note_use
 from quintet_servicekit.cache_service import use_message
@@ -326,6 +329,8 @@ def _as_shared(
     chain.meter.spared(completed.bill)
     completed.bill.CopyFrom(chain.meter.bill())
     completed.resolved_question = question.resolved
+    if completed.degradations:
+        trace.get_current_span().set_attribute(attributes.DEGRADED, True)
     trail = chain.trail()
     trail.left_out.extend(completed.trail.left_out)
     completed.trail.CopyFrom(trail)

@@ -23,7 +23,7 @@ from quintet_servicekit.breaker import State
 from quintet_servicekit.call_notes import note_tier
 from quintet_servicekit.channel import Peer
 from quintet_servicekit.deadline import Deadline
-from quintet_servicekit.errors import ServiceError
+from quintet_servicekit.errors import Reason, ServiceError
 
 BREAKER_STATES = {
     State.CLOSED: pb.BREAKER_STATE_CLOSED,
@@ -72,11 +72,12 @@ class Chain:
         request: Request,
         *,
         replaceable: bool = False,
+        expected: Reason | None = None,
     ) -> Response:
         """Return the response of a unary call; raises as `Peer.unary` does.
 
         `replaceable`: something else is served if it fails, so it is not waited for as
-        long as there is time.
+        long as there is time. `expected` is as there.
         """
         spent = NOTHING
         with self._hop(peer, method, lambda _: spent) as hop:
@@ -84,7 +85,14 @@ class Chain:
             if self._plan is not None:
                 budget = self._plan.share(method, budget, self.model, replaceable=replaceable)
             set_seconds(hop.budget, budget)
-            response = await peer.unary(method, call, request, timeout=budget)
+            response = await peer.unary(
+                method,
+                call,
+                request,
+                timeout=budget,
+                deadline=self._deadline,
+                expected=expected,
+            )
             hop.model = getattr(response, "model", "")
             _note_cache(hop, response)
             spent = spent_by(response)
@@ -118,7 +126,14 @@ class Chain:
                     first = self._plan.first_share(method, timeout)
                 timeout = self._plan.share(method, timeout, self.model)
             set_seconds(hop.budget, first or timeout)
-            stream = peer.stream(method, call, request, timeout=timeout, first_timeout=first)
+            stream = peer.stream(
+                method,
+                call,
+                request,
+                timeout=timeout,
+                first_timeout=first,
+                deadline=self._deadline,
+            )
             async with aclosing(stream) as responses:
                 async for response in responses:
                     if not hop.HasField("first_message"):
@@ -181,7 +196,7 @@ class Chain:
 
     def left(self) -> float:
         """Return the seconds that the request has left; below 0 where its time is up."""
-        return self._deadline.at - time.monotonic()
+        return self._deadline.left
 
     def _since_arrival(self) -> float:
         return time.perf_counter() - self._began

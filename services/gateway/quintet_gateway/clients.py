@@ -68,10 +68,11 @@ class Connection:
         hedging = None
         if settings.hedging_ratio:
             hedging = Hedging(self.service, HEDGED, ratio=settings.hedging_ratio)
-        self.peer = Peer(name, self.service, self.breaker, hedging, signer=signer)
+        self.peer = Peer(name, self.service, self.breaker, hedging, signer=signer, target=address)
         # What operators ask of a cache tells nothing of the calls that questions make.
-        self.cache_peer = Peer(name, CACHE_SERVICE, signer=signer)
-        self._status_peer = Peer(name, STATUS_SERVICE, signer=signer)
+        self.cache_peer = Peer(name, CACHE_SERVICE, signer=signer, target=address)
+        self._status_peer = Peer(name, STATUS_SERVICE, signer=signer, target=address)
+        self.address = address
         self.channel = open_channel(address, self.service, settings, tls=tls)
         self.caches: CacheServiceAsyncStub = CacheServiceStub(self.channel)
         # Asking a service that is not ready how it is needs a channel that does
@@ -156,8 +157,14 @@ class Services:
     def link_peer(self) -> Peer:
         """Return the peer that calls to the retriever's links go through, with the breaker
         of its other calls."""
-        breaker = self.connections["retriever"].breaker
-        return Peer("retriever", LINK_SERVICE, breaker, signer=self.signer)
+        retriever = self.connections["retriever"]
+        return Peer(
+            "retriever",
+            LINK_SERVICE,
+            retriever.breaker,
+            signer=self.signer,
+            target=retriever.address,
+        )
 
 
 class Readiness:

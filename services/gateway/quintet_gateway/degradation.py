@@ -3,10 +3,12 @@ what was served instead. The ladder's rungs stand where the calls are made."""
 
 from __future__ import annotations
 
+from opentelemetry import trace
 from prometheus_client import Counter
 
 from quintet.errors.v1 import error_reason_pb2
 from quintet.gateway.v1 import gateway_service_pb2 as pb
+from quintet_servicekit import attributes
 from quintet_servicekit.call_notes import note_degradation
 from quintet_servicekit.errors import Reason, ServiceError
 
@@ -68,12 +70,26 @@ class Degradations:
         self.messages.append(degradation)
         self._passed_over[substitute] = error
         name = pb.Substitute.Name(substitute).removeprefix("SUBSTITUTE_")
+        _note_on_span(hop, error.reason, name, age_seconds)
         note_degradation(hop, error.reason, name)
         _DEGRADATIONS.labels(hop, error.reason, name).inc()
 
     def behind(self, substitute: pb.Substitute.ValueType) -> ServiceError | None:
         """Return the failure for which a substitute was served; None if it was not."""
         return self._passed_over.get(substitute)
+
+
+def _note_on_span(hop: str, cause: str, substitute: str, age_seconds: float | None) -> None:
+    told: dict[str, str | float] = {
+        attributes.DEGRADATION_HOP: hop,
+        attributes.DEGRADATION_CAUSE: cause,
+        attributes.DEGRADATION_SUBSTITUTE: substitute,
+    }
+    if age_seconds is not None:
+        told[attributes.DEGRADATION_AGE] = age_seconds
+    span = trace.get_current_span()
+    span.set_attribute(attributes.DEGRADED, True)
+    span.add_event(attributes.DEGRADATION, told)
 
 
 def reason_value(error: ServiceError) -> error_reason_pb2.ErrorReason.ValueType:

@@ -129,6 +129,7 @@ class Ingester:
                 "GetDocument",
                 self._services.retriever.GetDocument,
                 retriever_pb.GetDocumentRequest(collection=collection, id=document_id),
+                expected=Reason.DOCUMENT_NOT_FOUND,
             )
         except ServiceError as error:
             if error.reason is Reason.DOCUMENT_NOT_FOUND:

@@ -14,9 +14,9 @@ from quintet_gateway.chain import Chain
 from quintet_gateway.concurrently import each
 from quintet_gateway.degradation import reason_value
 from quintet_gateway.ingest import Ingester
-from quintet_servicekit import telemetry
 from quintet_servicekit.deadline import Deadline
 from quintet_servicekit.errors import Reason, ServiceError
+from quintet_servicekit.spans import working
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class IngestStream:
         meter = self._meter.part()
         try:
             self._check(request)
-            with telemetry.tracer().start_as_current_span("ingest document"):
+            with working("ingest document", {}):
                 deadline = self._deadline.or_after(self._limits.document_seconds)
                 chain = Chain(deadline, meter=meter)
                 response.ingested.CopyFrom(await self._ingester.ingest(chain, request))

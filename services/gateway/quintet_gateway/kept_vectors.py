@@ -39,6 +39,7 @@ async def kept_vectors(
             "GetDocument",
             services.retriever.GetDocument,
             retriever_pb.GetDocumentRequest(**name, include_content=True),
+            expected=Reason.DOCUMENT_NOT_FOUND,
         )
         stored = await chain.unary(
             peer,

@@ -18,6 +18,7 @@ from collections.abc import AsyncGenerator, Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from opentelemetry.trace import Span, get_current_span
 from prometheus_client import Gauge, Histogram
 
 from quintet_generator.batch_messages import (
@@ -30,7 +31,7 @@ from quintet_generator.batch_messages import (
 )
 from quintet_generator.metrics import DECODE_STEPS
 from quintet_generator.models import Token
-from quintet_servicekit import telemetry
+from quintet_servicekit import attributes, telemetry
 from quintet_servicekit.breaker import Breaker
 from quintet_servicekit.errors import Reason, ServiceError
 from quintet_servicekit.loading import Loading
@@ -64,6 +65,7 @@ class _Request:
     start: Start
     steps: asyncio.Queue[Progress | ServiceError] = field(default_factory=asyncio.Queue)
     queued_at: float = field(default_factory=time.perf_counter)
+    caller: Span = field(default_factory=get_current_span)
 
 
 class BatchingProcess:
@@ -175,7 +177,10 @@ class BatchingProcess:
         while self._process is not None and self._line and self.running < self._config.slots:
             request = self._line.popleft()
             self._slots[request.start.id] = request
-            _WAIT_SECONDS.labels(self._name).observe(time.perf_counter() - request.queued_at)
+            waited = time.perf_counter() - request.queued_at
+            _WAIT_SECONDS.labels(self._name).observe(waited)
+            request.caller.set_attribute(attributes.QUEUE_WAIT, waited)
+            request.caller.set_attribute(attributes.BATCH_REQUESTS, self.running)
             self._send(request.start)
         self._count()
 

@@ -156,7 +156,7 @@ class Engine:
                             guard.first_message()
                         match event:
                             case TextDelta():
-                                observation.text()
+                                observation.text(event.text)
                             case Finished():
                                 observation.finished(event)
                         yield event

@@ -25,6 +25,7 @@ from quintet_retriever.models import (
     Verdict,
 )
 from quintet_retriever.search_state import decode_state, encode_state, request_digest
+from quintet_retriever.spans import retrieval
 from quintet_servicekit.cache import Cache, Computed, key_of
 from quintet_servicekit.cache.use import CacheUse, note_use, use_of
 from quintet_servicekit.consistency import Epoch
@@ -66,12 +67,14 @@ class Searcher:
         not finite, or a consistency token of a write that the database does not have.
         """
         search = _Search(self, name, key, request)
-        if request.known_state:
-            result, use = await search.compared(), CacheUse(TIER, "bypass")
-        elif request.fully_consistent:
-            result, use = await search.run(), CacheUse(TIER, "bypass")
-        else:
-            result, use = await search.kept()
+        with retrieval(name, request) as observation:
+            if request.known_state:
+                result, use = await search.compared(), CacheUse(TIER, "bypass")
+            elif request.fully_consistent:
+                result, use = await search.run(), CacheUse(TIER, "bypass")
+            else:
+                result, use = await search.kept()
+            observation.found(result)
         if request.at_least is not None:
             _check_has(result.epoch, request.at_least)
         use = replace(use, epoch=result.epoch.number)
