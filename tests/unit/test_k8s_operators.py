@@ -118,11 +118,12 @@ def test_replicas_follow_metrics_that_the_code_has() -> None:
             assert float(query["threshold"]) > 0
             # Labels of the pods' monitor, and of the metrics.
             labels = set(re.findall(r"(\w+)=", query["query"]))
-            assert labels <= {"namespace", "app_kubernetes_io_name", "grpc_service"}
+            assert labels <= {"namespace", "job", "grpc_service"}
+            assert set(re.findall(r'job="([^"]*)"', query["query"])) <= {name}
             for service in re.findall(r'grpc_service="([^"]*)"', query["query"]):
                 assert service == import_module(f"quintet_{name}.app").SERVICE
     monitor = spec("PodMonitor", "quintet")
-    assert "app.kubernetes.io/name" in monitor["podTargetLabels"]
+    assert monitor["jobLabel"] == "app.kubernetes.io/name"
 
 
 def test_the_route_leads_to_the_gateway_s_port_and_name() -> None:
