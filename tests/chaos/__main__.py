@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from chaos import durability, freshness, matrix, report, rolling, start_order
+from chaos import durability, freshness, isolation, matrix, report, rolling, start_order
 from chaos.fuzz import suite as fuzz
 from chaos.suite import BrokenError, Options, Suite
 from quintet_local.supervisor import OPEN
@@ -26,6 +26,7 @@ SUITES = {
         rolling.SUITE,
         start_order.SUITE,
         fuzz.SUITE,
+        isolation.SUITE,
     )
 }
 TELL_SECONDS = 15.0

@@ -14,6 +14,7 @@ import pytest
 
 from quintet_local.postgres import Postgres
 from quintet_local.supervisor import Stack, running_stack
+from support import tenants
 
 START_SECONDS = 240
 """Two cores that also run other tests load the models slowly."""
@@ -69,12 +70,14 @@ class TestStack:
 def stack_in_thread(
     state_dir: Path, environment: Mapping[str, str] = ALLOWED
 ) -> Iterator[TestStack]:
-    """Run a stack in `state_dir` on a thread; `environment` overlays ours."""
+    """Run a stack in `state_dir` on a thread; `environment` overlays ours. Its gateway takes
+    the tokens of `support.tenants`."""
     started: Future[TestStack] = Future()
     stop = threading.Event()
 
     async def run() -> None:
-        async with running_stack(state_dir, environment=environment) as stack:
+        known = tenants.environment(state_dir.parent)
+        async with running_stack(state_dir, environment={**known, **environment}) as stack:
             started.set_result(TestStack(stack, asyncio.get_running_loop()))
             await asyncio.to_thread(stop.wait)
 
