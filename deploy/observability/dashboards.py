@@ -214,7 +214,7 @@ def cost() -> dict[str, list[Panel]]:
                 "Calls refused for a spent budget",
                 "ops",
                 (
-                    or_zero(rate("grpc_server_errors_total", 'reason="BUDGET_EXHAUSTED"')),
+                    or_zero(rate("grpc_server_errors_total", 'reason=~"BUDGET_.+"')),
                     "refused",
                 ),
             ),

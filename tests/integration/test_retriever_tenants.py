@@ -212,6 +212,7 @@ async def test_every_table_has_a_policy_or_is_the_owners_alone(place: Place) -> 
             "create_collection_tables",
             "due_collections",
             "extend_trust",
+            "held",
             "outbox_done",
             "outbox_rows",
             "prune",

@@ -12,15 +12,8 @@ _CHUNKS = Gauge("quintet_index_chunks", "Chunks of all collections, as above.")
 _HNSW_BYTES = Gauge("quintet_index_hnsw_bytes", "Size of all HNSW indexes on disk, as above.")
 _DATABASE_BYTES = Gauge("quintet_index_database_bytes", "Size of the database, as above.")
 
-# The counts are kept by each writer: nothing is counted here.
-_HELD = (
-    "SELECT count(*) AS collections, coalesce(sum(document_count), 0)::bigint AS documents,"
-    " coalesce(sum(chunk_count), 0)::bigint AS chunks,"
-    " pg_database_size(current_database()) AS database_bytes,"
-    " (SELECT coalesce(sum(pg_relation_size(c.oid)), 0)::bigint FROM pg_class AS c"
-    "  JOIN pg_am AS a ON a.oid = c.relam WHERE a.amname = 'hnsw') AS hnsw_bytes"
-    " FROM retriever.collection"
-)
+# With the owner's rights: row-level security shows the service one tenant's rows alone.
+_HELD = "SELECT * FROM retriever.held()"
 
 
 async def measure(connection: psycopg.AsyncConnection[DictRow]) -> None:
