@@ -127,6 +127,14 @@ OWN_PANELS: dict[str, dict[str, list[Panel]]] = {
             ),
             executors("gateway"),
         ],
+        "PostgreSQL": [
+            *pool("gateway"),
+            lines(
+                "Records of answers that wait to be written",
+                "none",
+                ("sum(quintet_answer_records_waiting)", "waiting"),
+            ),
+        ],
     },
     "tokenizer": {
         "Work": [

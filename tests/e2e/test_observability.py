@@ -210,10 +210,11 @@ async def test_log_lines_tell_of_a_call_what_it_took_and_nothing_that_was_said(
     canary = f"canary{secrets.token_hex(8)}"
     document = pb.Document(id="d", title=canary, content=f"The {canary} sings in summer.")
     async with gateway_stub(stack.gateway) as stub, new_collection(stub, [document]) as name:
-        answer = await stub.Ask(
-            pb.AskRequest(collection=name, question=f"When does the {canary} sing?"),
-            metadata=(("authorization", f"Bearer {canary}"),),
-        )
+        asked = pb.AskRequest(collection=name, question=f"When does the {canary} sing?")
+        answer = await stub.Ask(asked)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.Ask(asked, metadata=(("authorization", f"Bearer {canary}"),))
+        assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
     of_call: list[dict[str, Any]] = []
     for service in SERVICES:
         text = (stack.state_dir / "logs" / f"{service}.log").read_text()
