@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from quintet_servicekit.errors import Reason, ServiceError
 
 Metadata = Iterable[tuple[str, str | bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What a call may bring, and how slow its caller may be: bytes of metadata; seconds until
+    its first message, between the messages of a stream, and until a response is taken."""
+
+    metadata_bytes: int = 8_192
+    first_seconds: float = 30.0
+    idle_seconds: float = 600.0
+    taken_seconds: float = 60.0
 
 
 def check_size(metadata: Metadata, most: int) -> None:
@@ -38,18 +52,49 @@ def tolerant(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], An
     return parse
 
 
-def checked(request: Any) -> Any:
-    """Return the request, or the stream of requests, raising for a malformed one."""
+async def only(requests: AsyncIterator[Any], seconds: float) -> Any:
+    """Return the request of a call that has one.
+
+    gRPC itself would wait for it without end, and count the call as one under way.
+    """
+    async with _in_time(seconds, "the request did not come in time"):
+        async for request in requests:
+            return _checked(request)
+    raise ServiceError(Reason.INVALID_FIELD, "the call was closed without a request")
+
+
+async def each(requests: AsyncIterator[Any], seconds: float) -> AsyncIterator[Any]:
+    """Yield the requests of a stream. Only while the service waits for the next one does
+    its caller's time run."""
+    iterator = aiter(requests)
+    while True:
+        async with _in_time(seconds, "the next request of the stream did not come in time"):
+            request = await anext(iterator, None)
+        if request is None:
+            return
+        yield _checked(request)
+
+
+def taken(seconds: float) -> AbstractAsyncContextManager[None]:
+    """Bound what is within, in which a response is handed over."""
+    return _in_time(seconds, "the responses were not taken in time")
+
+
+@asynccontextmanager
+async def _in_time(seconds: float, otherwise: str) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError as error:
+        raise ServiceError(
+            Reason.DEADLINE_EXCEEDED, otherwise, metadata={"hop": "caller"}
+        ) from error
+
+
+def _checked(request: Any) -> Any:
     if isinstance(request, _Malformed):
         raise ServiceError(
             Reason.INVALID_FIELD,
             "the request is not a valid message, or a text in it is not valid UTF-8",
         )
-    if hasattr(request, "__aiter__"):
-        return _checked_stream(request)
     return request
-
-
-async def _checked_stream(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
-    async for request in requests:
-        yield checked(request)

@@ -25,7 +25,7 @@ from quintet_servicekit.call_metrics import CallMeters
 from quintet_servicekit.errors import Reason, ServiceError
 from quintet_servicekit.fault_injection import FaultInjection
 from quintet_servicekit.identity import Identity, become
-from quintet_servicekit.incoming import Metadata, check_size, checked, tolerant
+from quintet_servicekit.incoming import Bounds, Metadata, check_size, each, only, taken, tolerant
 from quintet_servicekit.priority import Priority, priority_now, priority_of
 from quintet_servicekit.tls import check_caller
 from quintet_servicekit.trailers import trailers_of
@@ -40,6 +40,7 @@ _SILENT = ("/grpc.health.", "/grpc.reflection.")
 """Methods of the machinery: no span, no log line."""
 
 Context = grpc.aio.ServicerContext[Any, Any]
+_BOUNDS = Bounds()
 
 
 class Authenticator(Protocol):
@@ -68,8 +69,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     `admission_of` returns what admits calls of a method, by its full name; None for one
     that is never refused. `tenants` are those that have metrics of their own.
     `authenticator` tells whom calls are for; without one nobody is asked. `guard` stands
-    around each behaviour. Calls with more metadata than `max_metadata_bytes` are refused.
-    Where `callers` are named, certificates without any of these names are refused.
+    around each behaviour. What calls bring, and how slowly, is held to `bounds`. Where
+    `callers` are named, certificates without any of these names are refused.
     """
 
     def __init__(
@@ -80,13 +81,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         tenants: Sequence[str] = (),
         authenticator: Authenticator | None = None,
         guard: Guard | None = None,
-        max_metadata_bytes: int = 8_192,
+        bounds: Bounds = _BOUNDS,
         callers: frozenset[str] = frozenset(),
     ) -> None:
         self._is_ready = is_ready
         self._authenticator = authenticator
         self._guard = guard
-        self._max_metadata_bytes = max_metadata_bytes
+        self._bounds = bounds
         self._callers = frozenset(name.encode() for name in callers)
         self._faults = faults
         self._admission_of = admission_of
@@ -144,12 +145,14 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     def _wrap(
         self, method: str, handler: grpc.RpcMethodHandler[Any, Any], admission: Admission | None
     ) -> grpc.RpcMethodHandler[Any, Any]:
-        make = {
-            (False, False): grpc.unary_unary_rpc_method_handler,
-            (False, True): grpc.unary_stream_rpc_method_handler,
-            (True, False): grpc.stream_unary_rpc_method_handler,
-            (True, True): grpc.stream_stream_rpc_method_handler,
-        }[bool(handler.request_streaming), bool(handler.response_streaming)]
+        # As streams, so that a request is read when we say: after it is known who calls,
+        # and for a bounded time. It costs the same.
+        make = (
+            grpc.stream_stream_rpc_method_handler
+            if handler.response_streaming
+            else grpc.stream_unary_rpc_method_handler
+        )
+        many, bounds = bool(handler.request_streaming), self._bounds
         meters = CallMeters(method, self._tenants)
         behaviour: Any = (
             handler.unary_unary
@@ -164,15 +167,21 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             streams = bool(handler.response_streaming)
             behaviour = self._guard.around(method, behaviour, streams=streams)
 
-        async def unary(request: Any, context: Context) -> Any:
+        async def read(requests: Any) -> Any:
+            if many:
+                return each(requests, bounds.idle_seconds)
+            return await only(requests, bounds.first_seconds)
+
+        async def unary(requests: Any, context: Context) -> Any:
             call = _Call(method, meters, context)
             with call.observed():
                 self._calls.add(task := asyncio.current_task())
                 try:
                     check_caller(self._callers, context)
                     await self._check(method, call.metadata)
+                    request = await read(requests)
                     async with _place(admission, call.metadata, context):
-                        return await behaviour(checked(request), context)
+                        return await behaviour(request, context)
                 except asyncio.CancelledError as error:
                     failure = call.failure(self._stopping(error))
                 except Exception as error:
@@ -181,23 +190,25 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
                     self._calls.discard(task)
             return await call.abort(failure)
 
-        async def stream(request: Any, context: Context) -> None:
+        async def stream(requests: Any, context: Context) -> None:
             call = _Call(method, meters, context)
             with call.observed():
                 self._calls.add(task := asyncio.current_task())
                 try:
                     check_caller(self._callers, context)
                     await self._check(method, call.metadata)
+                    request = await read(requests)
                     # Written here and not yielded: a caller who leaves cancels this
                     # very task, so the service's generator is closed at once, and
                     # not when the garbage collector comes by.
                     async with (
                         _place(admission, call.metadata, context) as place,
-                        aclosing(behaviour(checked(request), context)) as responses,
+                        aclosing(behaviour(request, context)) as responses,
                     ):
                         async for response in responses:
                             place.answered()
-                            await context.write(response)
+                            async with taken(bounds.taken_seconds):
+                                await context.write(response)
                     return
                 except asyncio.CancelledError as error:
                     failure = call.failure(self._stopping(error))
@@ -243,7 +254,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         """Raise for a call that cannot or may not be made; note whom it is for."""
         if not self._is_ready():
             raise ServiceError(Reason.NOT_READY, "the service is starting", retry_after=1.0)
-        check_size(metadata, self._max_metadata_bytes)
+        check_size(metadata, self._bounds.metadata_bytes)
         if self._authenticator is not None:
             # Each call has a context of its own: nothing to reset.
             become(await self._authenticator.identify(method, metadata))

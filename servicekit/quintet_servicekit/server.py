@@ -25,6 +25,7 @@ from quintet_servicekit import telemetry
 from quintet_servicekit.admission import Admission
 from quintet_servicekit.fault_injection import FaultInjection
 from quintet_servicekit.identity_token import TokenVerifier
+from quintet_servicekit.incoming import Bounds
 from quintet_servicekit.interceptor import Authenticator, CallInterceptor, Guard
 from quintet_servicekit.key_files import KeyFileError
 from quintet_servicekit.settings import ServiceSettings
@@ -146,7 +147,12 @@ class RunningServer:
             settings.metrics_tenants,
             application.authenticator or _verifier(settings),
             application.guard,
-            settings.max_metadata_bytes,
+            Bounds(
+                settings.max_metadata_bytes,
+                settings.first_request_seconds,
+                settings.idle_stream_seconds,
+                settings.untaken_seconds,
+            ),
             settings.tls.callers,
         )
         self._server = grpc.aio.server(

@@ -176,6 +176,15 @@ class ServiceSettings(BaseSettings):
     max_metadata_bytes: int = Field(8_192, ge=1_024, le=65_536)
     """Most metadata of a call, keys and values. Eight KiB are what gRPC servers take unless
     they are told otherwise."""
+    first_request_seconds: float = Field(30.0, gt=0, le=3600)
+    """How long the request of a call may take to come. The largest one, on a line of
+    20 Mbit/s, takes that long; a caller who sends none would hold a call's place for ever."""
+    idle_stream_seconds: float = Field(600.0, gt=0, le=86_400)
+    """How long the service waits for the next request of a stream: of an ingest, whose
+    documents somebody may be fetching."""
+    untaken_seconds: float = Field(60.0, gt=0, le=3600)
+    """How long a caller may leave a response of a stream untaken, once some 64 KiB of them
+    are on their way."""
     fault_injection: bool = False
     """Whether callers may have faults done to their own calls (docs/game-days.md). Off:
     who can send metadata could otherwise make every service behind the gateway fail."""
