@@ -11,7 +11,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 import grpc
 from opentelemetry import context as otel_context
@@ -24,7 +24,8 @@ from quintet_servicekit.admission import Admission, Place
 from quintet_servicekit.call_metrics import CallMeters
 from quintet_servicekit.errors import Reason, ServiceError
 from quintet_servicekit.fault_injection import FaultInjection
-from quintet_servicekit.identity import Identity, become
+from quintet_servicekit.gates import Authenticator, Guard
+from quintet_servicekit.identity import become
 from quintet_servicekit.incoming import Bounds, Metadata, check_size, each, only, taken, tolerant
 from quintet_servicekit.priority import Priority, priority_now, priority_of
 from quintet_servicekit.tls import check_caller
@@ -41,24 +42,6 @@ _SILENT = ("/grpc.health.", "/grpc.reflection.")
 
 Context = grpc.aio.ServicerContext[Any, Any]
 _BOUNDS = Bounds()
-
-
-class Authenticator(Protocol):
-    """Tells whom a call is made for."""
-
-    async def identify(self, method: str, metadata: Metadata) -> Identity:
-        """Return it; `method` is as in "quintet.embedder.v1.EmbedderService/Embed".
-        Raises `ServiceError` for a call that may not be made."""
-        ...
-
-
-class Guard(Protocol):
-    """Decides about calls whose caller is known."""
-
-    def around(self, method: str, behaviour: Any, *, streams: bool) -> Any:
-        """Return a method's behaviour with what stands before and after it. It raises
-        `ServiceError` for what it refuses."""
-        ...
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]

@@ -24,9 +24,10 @@ from grpc_reflection.v1alpha import reflection
 from quintet_servicekit import telemetry
 from quintet_servicekit.admission import Admission
 from quintet_servicekit.fault_injection import FaultInjection
+from quintet_servicekit.gates import Authenticator, Guard
 from quintet_servicekit.identity_token import TokenVerifier
 from quintet_servicekit.incoming import Bounds
-from quintet_servicekit.interceptor import Authenticator, CallInterceptor, Guard
+from quintet_servicekit.interceptor import CallInterceptor
 from quintet_servicekit.key_files import KeyFileError
 from quintet_servicekit.settings import ServiceSettings
 from quintet_servicekit.tls import server_credentials

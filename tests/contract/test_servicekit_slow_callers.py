@@ -52,7 +52,7 @@ class Talker(GeneratorServiceServicer):
         return pb.ListModelsResponse()
 
 
-class Echo(grpc.GenericRpcHandler):
+class Echo(grpc.GenericRpcHandler):  # type: ignore[type-arg]
     """A stream that answers each message."""
 
     def service(self, details: grpc.HandlerCallDetails) -> Any:
