@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import secrets
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -31,6 +32,7 @@ from quintet.gateway.v1 import gateway_service_pb2 as pb
 
 SERVICES = ("tokenizer", "embedder", "retriever", "generator", "gateway")
 DASHBOARDS = Path(__file__).parents[2] / "deploy" / "observability" / "dashboards"
+RUNBOOK = Path(__file__).parents[2] / "docs" / "runbook.md"
 BEES = pb.Document(id="bees", content="Bees make honey in summer. Honey is sweet.")
 MOST_SERIES = 1_500
 """Of one service: some 25 methods with 16 buckets each, as server and as client, and the rest."""
@@ -145,6 +147,14 @@ async def test_exemplars_of_answers_lead_to_their_traces(
         return wanted in [it["labels"] for it in watched.exemplars(histogram)]
 
     await asyncio.to_thread(until, kept, "Prometheus keeps the exemplar")
+
+
+@needs_prometheus
+def test_prometheus_understands_every_query_of_the_runbook(watched: Monitoring) -> None:
+    queries = re.findall(r"^\$ promql '(.+)'$", RUNBOOK.read_text(), re.M)
+    assert len(queries) > 20
+    for query in queries:
+        watched.query(query)
 
 
 @needs_promtool
