@@ -168,6 +168,22 @@ def test_every_variable_is_a_setting_and_every_value_is_valid(
         }
 
 
+def test_who_may_call_is_decided_in_prod_and_open_in_dev_by_name(
+    overlay: str, monkeypatch: MonkeyPatch
+) -> None:
+    """Neither is a default: a service that knows nobody's key does not start."""
+    # What the tests themselves have set.
+    monkeypatch.delenv("QUINTET_GATEWAY_ACCESS__MODE", raising=False)
+    for name in SERVICES[:-1]:
+        monkeypatch.delenv(f"QUINTET_{name.upper()}_IDENTITY__REQUIRED", raising=False)
+        identity = settings(overlay, name, monkeypatch).identity
+        assert identity.required == (overlay != "dev")
+        assert (identity.public_keys is not None) == identity.required
+    gateway = settings(overlay, "gateway", monkeypatch)
+    assert isinstance(gateway, GatewaySettings)
+    assert gateway.access.mode == ("open" if overlay == "dev" else "keys")
+
+
 def test_the_gateway_finds_the_four_services(overlay: str, monkeypatch: MonkeyPatch) -> None:
     has = settings(overlay, "gateway", monkeypatch)
     for name in SERVICES[:-1]:

@@ -6,6 +6,7 @@ their documentation asks for and what the code has.
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -82,6 +83,7 @@ def test_a_service_reads_its_certificate_where_its_secret_is_mounted(
     if name == "gateway":
         assert not tls.require_client
         assert "client auth" in usages
+        assert settings.access.key_file.parent == Path(mounts["operators"])  # type: ignore[attr-defined]
         assert settings.signing.key == Path(mounts["identity"]) / "private.pem"  # type: ignore[attr-defined]
     else:
         assert tls.callers == {"gateway"}
@@ -198,11 +200,35 @@ def test_a_bulk_ingest_has_a_pod_for_each_share() -> None:
     assert arguments[1] in mounted
 
 
+@pytest.mark.parametrize("folder", ["dev", "gpu", "jobs"])
+def test_no_variable_and_no_mount_is_named_twice(folder: str) -> None:
+    for kind, name in built(folder):
+        if kind in ("Deployment", "StatefulSet", "Job"):
+            it = pod(name, kind, folder)
+            for container in it["containers"]:
+                for field in ("env", "volumeMounts"):
+                    names = [entry["name"] for entry in container.get(field, [])]
+                    assert len(names) == len(set(names))
+            assert {volume["name"] for volume in it["volumes"]} >= {
+                mount["name"]
+                for container in it["containers"]
+                for mount in container["volumeMounts"]
+            } - claims(kind, name, folder)
+
+
+def claims(kind: str, name: str, folder: str) -> set[str]:
+    """Volumes that a StatefulSet makes for its Pods."""
+    made = spec(kind, name, folder).get("volumeClaimTemplates", [])
+    return {it["metadata"]["name"] for it in made}
+
+
 @pytest.mark.parametrize("name", ["retriever", "gateway"])
 def test_a_migration_runs_a_module_that_is_there(name: str) -> None:
     (container,) = pod(f"migrate-{name}", "Job", "jobs")["containers"]
     *python, module = container["command"]
-    assert python == ["python", "-m"]
+    # As the image's own entry point, which has no PATH to find it by.
+    dockerfile = (K8S.parents[1] / f"services/{name}/Dockerfile").read_text(encoding="utf-8")
+    assert f"ENTRYPOINT {json.dumps([*python, f'quintet_{name}'])}" in dockerfile
     assert find_spec(module)
     service = pod(name)["containers"][0]
     assert container["image"] == service["image"]
