@@ -145,7 +145,7 @@ async def test_a_tenant_keeps_its_newest_records_and_others_keep_theirs(database
 
 async def test_records_go_with_their_day(database_url: str) -> None:
     async with recording(database_url) as (_, database):
-        await until_written(database_url, 0)
+        await database.migrated.wait()
         today = datetime.now(UTC).replace(hour=12, minute=0, second=0, microsecond=0)
         store = PostgresRecords(database)
         await Upkeep(store, days=7, most=100, interval=60).begin()

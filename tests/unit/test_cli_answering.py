@@ -5,6 +5,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from quintet.cache.v1.cache_service_pb2 import CacheUse
+from quintet.gateway.v1 import bill_pb2 as bill_pb
 from quintet.gateway.v1 import gateway_service_pb2 as pb
 from quintet_cli.answering import answer
 from quintet_cli.connection import Gateway
@@ -23,6 +24,9 @@ COMPLETED = pb.Completed(
     abstention=pb.Abstention(answerability=0.5),
     resolved_question="Who built the bridge?",
     removed_loads=2,
+    answer_id="i",
+    prompt_hash="h",
+    bill=bill_pb.Bill(cost_nanos=3),
 )
 
 
