@@ -7,7 +7,8 @@ import json
 import time
 import urllib.request
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -92,7 +93,7 @@ class JwksKeys:
             async with asyncio.timeout(self._settings.fetch_seconds + 1):
                 document = await asyncio.to_thread(self._read)
             keys = _parsed(document)
-        except (OSError, ValueError, TimeoutError, jwt.PyJWTError) as error:
+        except (OSError, ValueError, TimeoutError, HTTPException, RecursionError) as error:
             telemetry.logger().warning(
                 "the identity provider's keys cannot be fetched", cause=type(error).__name__
             )
@@ -135,12 +136,17 @@ class JwksKeys:
 
 
 def _parsed(document: bytes) -> Mapping[str, jwt.PyJWK]:
-    keys = json.loads(document).get("keys") if document else None
+    told = json.loads(document)
+    keys = told.get("keys") if isinstance(told, dict) else None
     if not isinstance(keys, list) or not 1 <= len(keys) <= MAX_KEYS:
         raise ValueError("no set of keys")
     found: dict[str, jwt.PyJWK] = {}
     for it in keys:
         # Those for encryption, and shared secrets, verify nothing.
         if isinstance(it, dict) and it.get("use", "sig") == "sig" and it.get("kty") != "oct":
-            found[str(it.get("kid", ""))] = jwt.PyJWK.from_dict(it)
+            # A provider may have keys of kinds that nobody here reads, beside others.
+            with suppress(jwt.PyJWTError, ValueError, TypeError):
+                found[str(it.get("kid", ""))] = jwt.PyJWK.from_dict(it)
+    if not found:
+        raise ValueError("none that can be used")
     return found
