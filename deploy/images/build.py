@@ -90,6 +90,7 @@ def mounts(settings: dict[str, str]) -> Iterator[str]:
     configuration = WORK / "pip.conf"
     lines = "".join(f"{option} = {' '.join(value.split())}\n" for option, value in settings.items())
     # An index's address may hold a password.
+    configuration.unlink(missing_ok=True)
     configuration.touch(mode=0o600)
     configuration.write_text(f"[global]\n{lines}", encoding="utf-8")
     yield f"{configuration}:/etc/pip.conf:ro"

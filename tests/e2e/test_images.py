@@ -13,8 +13,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from pytest import CaptureFixture
 from support.gateway import gateway_stub, new_collection
 from support.pods import SERVICES, Pod, Podman, version, what_is_missing
+from support.postgres import FAST
 
 from quintet.gateway.v1 import gateway_service_pb2 as pb
+from quintet_local.postgres import running_postgres
 
 pytestmark = [
     pytest.mark.slow,
@@ -56,49 +58,54 @@ def quantity(text: str) -> int:
 
 
 async def test_five_containers_answer_a_question_as_the_manifests_let_them(
-    tmp_path: Path, database_url: str, redis_url: str, capsys: CaptureFixture[str]
+    tmp_path: Path, redis_url: str, capsys: CaptureFixture[str]
 ) -> None:
     podman = Podman(tmp_path)
-    secrets = {("quintet-postgres-app", "uri"): database_url, ("quintet-redis", "url"): redis_url}
-    with podman.playing(secrets) as pods:
-        try:
-            async with asyncio.timeout(180):
-                await asyncio.gather(*map(until_serving, pods.values()))
-        except TimeoutError:
-            for pod in pods.values():
-                print(pod.name, podman("logs", "--tail", "20", pod.container_name))
-            raise
-        async with gateway_stub(pods["gateway"].address) as stub:
-            documents = [
-                pb.Document(id=name, title=name, content=topics[name])
-                for name in ("with", "try", "assert")
-            ]
-            async with new_collection(stub, documents) as collection:
-                request = pb.AskRequest(collection=collection, question=QUESTION)
-                answer = await stub.Ask(request, timeout=60)
-                # The language model, in a process of its own.
-                request.model = "smollm2-135m-instruct"
-                request.max_tokens = 8
-                spoken = await stub.Ask(request, timeout=120)
-        assert "assert" in {citation.document_id for citation in answer.citations}
-        assert not answer.degradations
-        assert 0 < spoken.usage.completion_tokens <= 8
-        assert spoken.model == "smollm2-135m-instruct"
+    async with running_postgres(tmp_path / "postgres", options=FAST) as database_url:
+        with podman.playing(database_url, redis_url) as pods:
+            await ask_and_look(podman, pods, capsys)
 
+
+async def ask_and_look(podman: Podman, pods: dict[str, Pod], capsys: CaptureFixture[str]) -> None:
+    """Ask a question of the pods, and look at what they may do."""
+    try:
+        async with asyncio.timeout(180):
+            await asyncio.gather(*map(until_serving, pods.values()))
+    except TimeoutError:
         for pod in pods.values():
-            found = podman.inspect(pod.container_name)
-            limit = quantity(pod.container["resources"]["limits"]["memory"])
-            assert found["HostConfig"]["ReadonlyRootfs"] is True
-            assert found["HostConfig"]["Memory"] == limit
-            podman("exec", pod.container_name, "/opt/venv/bin/python", "-c", WRITE)
-        used = {
-            it["name"]: it["mem_usage"]
-            for it in json.loads(podman("stats", "--no-stream", "--format", "json"))
-        }
-        with capsys.disabled():
-            print(f"\n{QUESTION}\n{answer.answer}\n")
-            for pod in pods.values():
-                print(f"{pod.name}: memory {used[pod.container_name]}")
+            print(pod.name, podman("logs", "--tail", "20", pod.container_name))
+        raise
+    async with gateway_stub(pods["gateway"].address) as stub:
+        documents = [
+            pb.Document(id=name, title=name, content=topics[name])
+            for name in ("with", "try", "assert")
+        ]
+        async with new_collection(stub, documents) as collection:
+            request = pb.AskRequest(collection=collection, question=QUESTION)
+            answer = await stub.Ask(request, timeout=60)
+            # The language model, in a process of its own.
+            request.model = "smollm2-135m-instruct"
+            request.max_tokens = 8
+            spoken = await stub.Ask(request, timeout=120)
+    assert "assert" in {citation.document_id for citation in answer.citations}
+    assert not answer.degradations
+    assert 0 < spoken.usage.completion_tokens <= 8
+    assert spoken.model == "smollm2-135m-instruct"
+
+    for pod in pods.values():
+        found = podman.inspect(pod.container_name)
+        limit = quantity(pod.container["resources"]["limits"]["memory"])
+        assert found["HostConfig"]["ReadonlyRootfs"] is True
+        assert found["HostConfig"]["Memory"] == limit
+        podman("exec", pod.container_name, "/opt/venv/bin/python", "-c", WRITE)
+    used = {
+        it["name"]: it["mem_usage"]
+        for it in json.loads(podman("stats", "--no-stream", "--format", "json"))
+    }
+    with capsys.disabled():
+        print(f"\n{QUESTION}\n{answer.answer}\n")
+        for pod in pods.values():
+            print(f"{pod.name}: memory {used[pod.container_name]}")
 
 
 @pytest.mark.parametrize("name", SERVICES)

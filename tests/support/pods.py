@@ -14,11 +14,12 @@ import resource
 import shutil
 import subprocess
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 import yaml
 
@@ -112,10 +113,11 @@ class Podman:
         return cast(Manifest, found)
 
     @contextmanager
-    def playing(self, secrets: Mapping[tuple[str, str], str]) -> Iterator[dict[str, Pod]]:
+    def playing(self, database_url: str, redis_url: str) -> Iterator[dict[str, Pod]]:
         """Yield the pods by service; they, and what podman made for them, end after.
 
-        `secrets` stand for those of the overlay, by name and key.
+        The URLs, the first one of a superuser, are those of servers of this machine that
+        stand for the overlay's. Roles of services are made as the overlay names them.
         """
         built = subprocess.run(
             ["kubectl", "kustomize", str(ROOT / "deploy/k8s/dev")],
@@ -123,7 +125,7 @@ class Podman:
             capture_output=True,
             text=True,
         )
-        manifests, pods = _played(list(yaml.safe_load_all(built.stdout)), secrets)
+        manifests, pods = _played(list(yaml.safe_load_all(built.stdout)), database_url, redis_url)
         file = self.folder / "pods.yaml"
         file.touch(mode=0o600)
         file.write_text(yaml.safe_dump_all(manifests), encoding="utf-8")
@@ -141,16 +143,29 @@ class Podman:
                 self(kind, "rm", "--force", name)
 
 
+def _here(value: str, database_url: str, redis_url: str) -> str:
+    """Return a Secret's value with the address of this machine's server, if it has one."""
+    url, database = urlsplit(value), urlsplit(database_url)
+    if url.hostname == "valkey":
+        return redis_url
+    if url.hostname == "postgres" and url.username == "quintet":
+        return database_url
+    if url.hostname == "postgres":
+        user = f"{url.username}:{url.password}"
+        return database._replace(netloc=f"{user}@{database.hostname}:{database.port}").geturl()
+    return value
+
+
 def _played(
-    manifests: list[Manifest], secrets: Mapping[tuple[str, str], str]
+    manifests: list[Manifest], database_url: str, redis_url: str
 ) -> tuple[list[Manifest], dict[str, Pod]]:
     """Return ConfigMaps and Deployments for one machine's network, and the pods of these."""
-    known = {
+    secrets = {
         (it["metadata"]["name"], key): base64.b64decode(value).decode()
         for it in manifests
         if it["kind"] == "Secret"
-        for key, value in it.get("data", {}).items()
-    } | dict(secrets)
+        for key, value in it["data"].items()
+    }
     ours = [
         it
         for it in manifests
@@ -181,7 +196,8 @@ def _played(
             source["configMapRef"]["name"] = f"{PREFIX}{name}"
         for variable in container.get("env", []):
             secret = variable.pop("valueFrom")["secretKeyRef"]
-            variable["value"] = known[secret["name"], secret["key"]]
+            value = secrets[secret["name"], secret["key"]]
+            variable["value"] = _here(value, database_url, redis_url)
         # podman knows volumes by their names alone: pods with the same one would share it.
         for each in [*spec["volumes"], *container["volumeMounts"]]:
             each["name"] = f"{PREFIX}{name}-{each['name']}"
