@@ -73,7 +73,7 @@ async def ask_and_look(podman: Podman, pods: dict[str, Pod], capsys: CaptureFixt
             await asyncio.gather(*map(until_serving, pods.values()))
     except TimeoutError:
         for pod in pods.values():
-            print(pod.name, podman("logs", "--tail", "20", pod.container_name))
+            print(podman.logs(pod))
         raise
     async with gateway_stub(pods["gateway"].address) as stub:
         documents = [

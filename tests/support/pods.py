@@ -107,6 +107,18 @@ class Podman:
         assert done.returncode == 0, f"podman {' '.join(arguments)}: {done.stderr}"
         return done.stdout
 
+    def logs(self, pod: Pod) -> str:
+        """Return the last lines that a pod's container logged."""
+        done = subprocess.run(
+            ["podman", "logs", "--tail", "20", pod.container_name],
+            env=self._environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=True,
+        )
+        return f"{pod.name}:\n{done.stdout}"
+
     def inspect(self, *arguments: str) -> Manifest:
         """Return what `podman inspect` tells of one thing."""
         (found,) = json.loads(self("inspect", *arguments))
