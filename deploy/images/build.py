@@ -28,6 +28,7 @@ OWN_BASE = "quintet/base:bookworm"
 DOCKERFILES = {
     "gateway": "services/gateway/Dockerfile",
     "retriever": "services/retriever/Dockerfile",
+    "cli": "cli/Dockerfile",
     "models": "deploy/images/models.Dockerfile",
     "tokenizer": "services/tokenizer/Dockerfile",
     "embedder": "services/embedder/Dockerfile",

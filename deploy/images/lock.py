@@ -54,6 +54,12 @@ LOCKS = (
     _service("generator", "openvino"),
     _service("gateway"),
     Lock(
+        "the image of the command",
+        "cli/requirements.lock",
+        projects=("cli", "servicekit", "protos"),
+        left_out=OURS,
+    ),
+    Lock(
         "the stage that prepares models, but for torch,",
         "deploy/images/models.lock",
         projects=("services/embedder", "services/generator", "servicekit", "protos"),

@@ -44,7 +44,7 @@ assert "CapEff:\\t0000000000000000" in status and "NoNewPrivs:\\t1" in status, s
 async def until_serving(pod: Pod) -> None:
     """Wait for what the readiness probe asks for."""
     probe = pod.container["readinessProbe"]["grpc"]
-    async with grpc.aio.insecure_channel(pod.address) as channel:
+    async with grpc.aio.insecure_channel(pod.health_address) as channel:
         watched = health_pb2_grpc.HealthStub(channel).Watch(
             health_pb2.HealthCheckRequest(service=probe["service"]), wait_for_ready=True
         )

@@ -55,6 +55,7 @@ class Pod:
 
     deployment: Manifest
     port: int
+    health_port: int
 
     @property
     def name(self) -> str:
@@ -65,6 +66,11 @@ class Pod:
     def address(self) -> str:
         """Address of the gRPC server."""
         return f"{HOST}:{self.port}"
+
+    @property
+    def health_address(self) -> str:
+        """Address that the probes ask."""
+        return f"{HOST}:{self.health_port}"
 
     @property
     def container(self) -> Manifest:
@@ -184,6 +190,7 @@ def _played(
         if it["kind"] in {"ConfigMap", "Deployment"} and it["metadata"]["name"] in SERVICES
     ]
     ports = {name: free_port() for name in SERVICES}
+    health_ports = {name: free_port() for name in SERVICES}
     pods = {}
     for it in ours:
         name = it["metadata"]["name"]
@@ -198,6 +205,7 @@ def _played(
                 f"{prefix}HOST": HOST,
                 f"{prefix}PORT": str(ports[name]),
                 f"{prefix}METRICS_PORT": str(free_port()),
+                f"{prefix}HEALTH_PORT": str(health_ports[name]),
             }
             continue
         spec = it["spec"]["template"]["spec"]
@@ -213,5 +221,5 @@ def _played(
         # podman knows volumes by their names alone: pods with the same one would share it.
         for each in [*spec["volumes"], *container["volumeMounts"]]:
             each["name"] = f"{PREFIX}{name}-{each['name']}"
-        pods[name] = Pod(it, ports[name])
+        pods[name] = Pod(it, ports[name], health_ports[name])
     return ours, pods

@@ -21,8 +21,9 @@ ROOT = Path(__file__).parents[2]
 OLDEST_PYTHON = {"python_version": "3.11", "python_full_version": "3.11.0"}
 """What locks are made for: a later one needs no more."""
 SERVICES = ("tokenizer", "embedder", "retriever", "generator", "gateway")
+FOLDERS = {name: ROOT / "services" / name for name in SERVICES} | {"cli": ROOT / "cli"}
 DOCKERFILES = [
-    *(ROOT / "services" / name / "Dockerfile" for name in SERVICES),
+    *(folder / "Dockerfile" for folder in FOLDERS.values()),
     ROOT / "deploy/images/models.Dockerfile",
 ]
 MEND = "run `make locks`"
@@ -133,9 +134,9 @@ def test_hadolint_finds_nothing_in_the_dockerfiles() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("name", SERVICES)
+@pytest.mark.parametrize("name", FOLDERS)
 def test_an_image_needs_neither_root_nor_shell_and_any_base_will_do(name: str) -> None:
-    text = (ROOT / "services" / name / "Dockerfile").read_text(encoding="utf-8")
+    text = (FOLDERS[name] / "Dockerfile").read_text(encoding="utf-8")
     stages = re.split(r"^(?=FROM )", text, flags=re.MULTILINE)
     head, final = stages[0], stages[-1]
     assert "ARG BASE_IMAGE=docker.io/library/python:3.11-slim\n" in head
@@ -162,7 +163,7 @@ def test_ports_users_and_tags_are_those_of_the_manifests() -> None:
         assert tags[f"quintet/{name}"] == project["project"]["version"]
         manifests = yaml.safe_load_all((ROOT / f"deploy/k8s/base/{name}.yaml").read_text("utf-8"))
         (pod,) = (it["spec"]["template"]["spec"] for it in manifests if it["kind"] == "Deployment")
-        text = (ROOT / "services" / name / "Dockerfile").read_text(encoding="utf-8")
+        text = (FOLDERS[name] / "Dockerfile").read_text(encoding="utf-8")
         (container,) = pod["containers"]
         ports = " ".join(str(port["containerPort"]) for port in container["ports"])
         assert f"\nEXPOSE {ports}\n" in text
