@@ -36,6 +36,11 @@ DEADLINE_LEFT: Final = "quintet.deadline.left"
 
 ADMISSION_WAIT: Final = "quintet.admission.wait"
 QUEUE_WAIT: Final = "quintet.queue.wait"
+LIMITS_WAIT: Final = "quintet.limits.wait"
+
+COST_NANOS: Final = "quintet.cost.nanos"
+COST_SAVED_NANOS: Final = "quintet.cost.saved_nanos"
+"""Both in nano-units of the price table's currency."""
 
 BATCH_TEXTS: Final = "quintet.batch.texts"
 BATCH_TOKENS: Final = "quintet.batch.tokens"

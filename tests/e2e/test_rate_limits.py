@@ -76,7 +76,7 @@ async def test_of_calls_at_once_to_two_replicas_as_many_as_the_limit_are_served(
     rates = [{"limit": 20, "seconds": HOUR}]
     async with AsyncExitStack() as exits, new_collection(stub, [BEES]) as name:
         gateways = await limited(stack, exits, "two", policy("key", requests=rates), replicas=2)
-        search = pb.SearchRequest(collection=name, query="honey")
+        search = pb.SearchRequest(collection=name, query="what bees make is sweet")
         told = await asyncio.gather(*(outcome(gateways[i % 2].Search(search)) for i in range(100)))
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await gateways[0].Search(search)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 
@@ -89,6 +89,7 @@ def test_of_a_batch_tokens_are_shared_out_by_number() -> None:
     lookups=st.integers(1, 300),
     data=st.data(),
 )
+@settings(deadline=None)
 def test_cost_and_saving_are_what_all_would_have_cost(
     tokens: tuple[int, int, int, int], lookups: int, data: Any
 ) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.bucket_model import Bucket
 
@@ -46,6 +46,7 @@ steps = st.lists(st.tuples(st.integers(0, 4_000), st.integers(-20, 60), st.boole
 
 
 @given(shapes=st.lists(st.tuples(limits, periods), min_size=1, max_size=3), steps=steps)
+@settings(deadline=None)
 def test_buckets_admit_what_exact_ones_admit_all_of_it_or_nothing(
     shapes: list[tuple[int, int]], steps: list[tuple[int, int, bool]]
 ) -> None:
@@ -69,6 +70,7 @@ def test_buckets_admit_what_exact_ones_admit_all_of_it_or_nothing(
 
 
 @given(shape=st.tuples(limits, periods), gaps=st.lists(st.integers(0, 3_000), max_size=80))
+@settings(deadline=None)
 def test_in_no_interval_more_is_admitted_than_the_limit_and_what_flowed_in(
     shape: tuple[int, int], gaps: list[int]
 ) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 from uuid import uuid4
 
 import grpc
+from opentelemetry import trace
 from prometheus_client import Counter
 
 from quintet_gateway.admission.demand import Demand, Verdict
@@ -24,6 +25,7 @@ from quintet_gateway.admission.limiter import Limiter
 from quintet_gateway.admission.policies import Policies
 from quintet_gateway.billing.meter import Meter
 from quintet_servicekit import identity
+from quintet_servicekit.attributes import LIMITS_WAIT
 from quintet_servicekit.errors import Reason, ServiceError
 from quintet_servicekit.trailers import add_trailers
 
@@ -91,7 +93,10 @@ class Admission:
         demand = Demand(limits.requests, 1, limits.streams if holder else (), holder)
         if not demand.windows and not demand.places:
             return
-        verdict = await self._limiter.take(demand)
+        began = time.perf_counter()
+        verdict = await self._limiter.take_request(demand)
+        waited = time.perf_counter() - began
+        trace.get_current_span().set_attribute(LIMITS_WAIT, waited)
         if verdict.limit is not None:
             add_trailers(
                 context,

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, suppress
+from contextvars import Context
 from dataclasses import replace
 from typing import Any
 
 from prometheus_client import Counter
 
+from quintet_gateway.admission.ahead import Ahead
 from quintet_gateway.admission.demand import Demand, Places, Verdict
 from quintet_gateway.admission.local import LocalLimits
 from quintet_gateway.admission.settings import LimitSettings
@@ -33,6 +35,7 @@ class Limiter:
         self._shared: SharedLimits | None = None
         if remote is not None:
             self._shared = SharedLimits(remote, lease_seconds=settings.lease_seconds)
+        self._ahead = Ahead(self.take)
         self._held: dict[str, tuple[Places, ...]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -61,6 +64,12 @@ class Limiter:
                 return Verdict(admitted=True, shared=False)
             return replace(self._local.take(demand), shared=False)
 
+    async def take_request(self, demand: Demand) -> Verdict:
+        """Do as `take` for one request of a caller who makes many; see `ahead.py`."""
+        if self._shared is None or demand.places:
+            return await self.take(demand)
+        return await self._ahead.take(demand)
+
     def settle(self, demand: Demand, verdict: Verdict, cost: int) -> None:
         """Change the `cost` of what was taken; nobody waits for it."""
         change = replace(demand, cost=cost - demand.cost, force=True)
@@ -79,7 +88,8 @@ class Limiter:
             self._start(self._shared.release(places, holder))
 
     def _start(self, work: Coroutine[Any, Any, Any]) -> None:
-        task = asyncio.create_task(_unless_away(work), name="limits")
+        # It may outlast the call, and so is not in its trace.
+        task = asyncio.create_task(_unless_away(work), name="limits", context=Context())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from contextvars import Context
 from importlib.resources import files
 
 from quintet_gateway.admission.demand import (
@@ -47,8 +48,9 @@ class SharedLimits:
         future: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
         self._waiting.append((demand, future))
         if self._sending is None:
-            self._sending = asyncio.create_task(self._send(), name="limits")
-        # A caller who leaves does not stop what others wait for.
+            # In nobody's trace, since it is for all; a caller who leaves does not end it.
+            work = self._send()
+            self._sending = asyncio.create_task(work, name="limits", context=Context())
         return await future
 
     async def hold(self, places: Places, holder: str) -> None:

@@ -10,6 +10,7 @@ import grpc
 from opentelemetry import trace
 
 from quintet_gateway.billing.meter import Meter
+from quintet_servicekit.attributes import COST_NANOS, COST_SAVED_NANOS
 from quintet_servicekit.trailers import add_trailers
 
 COST_KEY = "quintet-cost-nanos"
@@ -35,5 +36,5 @@ def billed(meter: Meter, context: grpc.aio.ServicerContext[Any, Any]) -> Iterato
             (BILL_KEY, bill.SerializeToString()),
         )
         trace.get_current_span().set_attributes(
-            {"quintet.cost.nanos": bill.cost_nanos, "quintet.cost.saved_nanos": bill.saved_nanos}
+            {COST_NANOS: bill.cost_nanos, COST_SAVED_NANOS: bill.saved_nanos}
         )
