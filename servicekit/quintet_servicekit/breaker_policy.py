@@ -94,11 +94,14 @@ def outcome_of(error: Exception) -> Outcome:
     A `ServiceError` or an error of gRPC is judged by its status code, a `TimeoutError`
     as DEADLINE_EXCEEDED, anything else as a failure. CIRCUIT_OPEN is neutral: the
     breaker that refused stands further down and does its work there, and a second
-    one opening above it would only add its own stay to the recovery.
+    one opening above it would only add its own stay to the recovery. A caller who has
+    used up what it may ask was answered, whatever the code.
     """
     if isinstance(error, ServiceError):
         if error.reason is Reason.CIRCUIT_OPEN:
             return Outcome.NEUTRAL
+        if error.reason is Reason.RATE_LIMITED:
+            return Outcome.ANSWERED
         return _OUTCOMES.get(error.code, Outcome.ANSWERED)
     if isinstance(error, grpc.aio.AioRpcError):
         return _OUTCOMES.get(error.code(), Outcome.ANSWERED)
