@@ -12,7 +12,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from pytest import CaptureFixture
 from support.gateway import gateway_stub, new_collection
-from support.pods import SERVICES, Pod, Podman, version, what_is_missing
+from support.pods import IMAGES, Pod, Podman, version, what_is_missing
 from support.postgres import FAST
 
 from quintet.gateway.v1 import gateway_service_pb2 as pb
@@ -108,7 +108,7 @@ async def ask_and_look(podman: Podman, pods: dict[str, Pod], capsys: CaptureFixt
             print(f"{pod.name}: memory {used[pod.container_name]}")
 
 
-@pytest.mark.parametrize("name", SERVICES)
+@pytest.mark.parametrize("name", IMAGES)
 def test_an_image_holds_what_its_lock_names_and_says_so(
     name: str, tmp_path: Path, capsys: CaptureFixture[str]
 ) -> None:

@@ -28,6 +28,7 @@ from quintet_local.ports import HOST, free_port
 ROOT = Path(__file__).parents[2]
 PREFIX = "quintet-test-"
 SERVICES = ("tokenizer", "embedder", "retriever", "generator", "gateway")
+IMAGES = (*SERVICES, "cli")
 Manifest = dict[str, Any]
 
 
@@ -42,7 +43,7 @@ def what_is_missing() -> str:
     for program in ("podman", "kubectl", "catatonit"):
         if shutil.which(program) is None:
             return f"{program} is not installed"
-    for name in SERVICES:
+    for name in IMAGES:
         image = f"quintet/{name}:{version()}"
         if subprocess.run(["podman", "image", "exists", image], check=False).returncode:
             return f"there is no image {image}: run `make images`"
