@@ -188,6 +188,16 @@ async def test_other_tokens_are_refused(provider: tuple[Provider, str]) -> None:
     assert await tokens.identify(it.token(exp=int(time.time()) - 5))
 
 
+@pytest.mark.parametrize("subject", ["", "a\0b", "a\nb", "\ud800", "a" * 256, "ä"])
+async def test_a_subject_that_nobody_could_store_is_refused(
+    provider: tuple[Provider, str], subject: str
+) -> None:
+    it, url = provider
+    reason, message = await refusal(tokens_of(url), it.token(sub=subject))
+    assert reason is Reason.UNAUTHENTICATED
+    assert "subject" in message
+
+
 async def test_keys_are_rotated_and_those_taken_away_end_their_tokens(
     provider: tuple[Provider, str],
 ) -> None:

@@ -17,6 +17,8 @@ from quintet_servicekit import telemetry
 from quintet_servicekit.errors import Reason, ServiceError
 from quintet_servicekit.identity import Identity, Scope
 
+MAX_SUBJECT_CHARS = 255
+"""Of ASCII, as OpenID Connect has it."""
 MAX_TOKEN_CHARS = 6_000
 """Longest token that is read; a call's metadata have 8 KiB in all."""
 _TENANT = re.compile(r"[a-z0-9-]{1,63}")
@@ -95,6 +97,11 @@ class ProviderTokens:
 
     def _identity(self, claims: dict[str, Any]) -> Identity:
         settings = self._settings
+        subject = claims["sub"]
+        # It becomes part of keys, rows and our own tokens. Cut off, two would be one.
+        is_plain = subject.isascii() and subject.isprintable()
+        if not is_plain or not 1 <= len(subject) <= MAX_SUBJECT_CHARS:
+            raise refused(f"the token's subject is not 1 to {MAX_SUBJECT_CHARS} of ASCII")
         tenant = claims.get(settings.tenant_claim)
         if not isinstance(tenant, str) or not _TENANT.fullmatch(tenant):
             raise refused(f"the token's claim {settings.tenant_claim} names no tenant")
@@ -109,4 +116,4 @@ class ProviderTokens:
                 metadata={"needed": Scope.READ.value, "granted": ""},
             )
         scope = max(held, key=scopes.rank)
-        return Identity(tenant, str(claims["sub"])[:200], scope)
+        return Identity(tenant, subject, scope)
