@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import signal
+from functools import partial
 from pathlib import Path
 
 import psycopg
 import pytest
 from psycopg import sql
+from psycopg.conninfo import make_conninfo
 from pydantic import SecretStr
+from structlog.testing import capture_logs
 from support.postgres import FAST, service_url
 
+from quintet_gateway import database as gateway_database
 from quintet_gateway.database import SCHEMA, Database, open_database
 from quintet_gateway.settings import Settings
 from quintet_local import process
 from quintet_local.ports import free_port
 from quintet_local.postgres import Postgres
+from quintet_servicekit.background import beside
 from quintet_servicekit.errors import Reason, ServiceError
 from quintet_servicekit.postgres.database import Operation, Statement
 from quintet_servicekit.postgres.migrator import migrate
@@ -68,6 +74,31 @@ async def test_a_gateway_that_starts_before_its_database_uses_it_once_it_is_ther
                 except ServiceError:
                     await asyncio.sleep(0.05)
     await process.stop(running, signal.SIGINT, grace=10)
+
+
+async def test_an_owner_without_rights_is_told_of_and_gets_on_once_it_has_them(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner = f"owner_{secrets.token_hex(4)}"
+    poor = make_conninfo(database_url, user=owner, password=owner)
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        named = sql.Identifier(owner)
+        connection.execute(sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(named, owner))
+    monkeypatch.setattr(gateway_database, "beside", partial(beside, pause=0.05))
+    settings = Settings(
+        database_url=SecretStr(service_url(database_url)), owner_database_url=SecretStr(poor)
+    )
+    with capture_logs() as logs:
+        async with open_database(settings) as database:
+            assert database is not None
+            async with asyncio.timeout(20):
+                while not any(it["event"] == "background work failed" for it in logs):  # noqa: ASYNC110
+                    await asyncio.sleep(0.02)
+            assert not database.migrated.is_set()
+            with psycopg.connect(database_url, autocommit=True) as connection:
+                grant = sql.SQL("ALTER ROLE {} SUPERUSER").format(sql.Identifier(owner))
+                connection.execute(grant)
+            await ready(database)
 
 
 async def test_days_around_today_have_a_partition_and_those_that_are_too_old_go(

@@ -144,7 +144,8 @@ async def test_a_tenant_keeps_its_newest_records_and_others_keep_theirs(database
 
 
 async def test_records_go_with_their_day(database_url: str) -> None:
-    async with recording(database_url) as (_, database):
+    async with open_database(settings_for(database_url)) as database:
+        assert database is not None
         await database.migrated.wait()
         today = datetime.now(UTC).replace(hour=12, minute=0, second=0, microsecond=0)
         store = PostgresRecords(database)

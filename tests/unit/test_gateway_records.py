@@ -6,8 +6,10 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
+from uuid import UUID
 
 import pytest
+from structlog.testing import capture_logs
 
 from quintet.errors.v1 import error_reason_pb2
 from quintet.gateway.v1 import explain_service_pb2 as explain_pb
@@ -17,7 +19,7 @@ from quintet_gateway.chain import Chain
 from quintet_gateway.records.composing import Composer
 from quintet_gateway.records.entry import Entry, milliseconds_of, new_id
 from quintet_gateway.records.recorder import Recorder
-from quintet_gateway.records.store import Row
+from quintet_gateway.records.store import RefusedError, Row
 from quintet_gateway.records.writer import BATCH, RECORDS, RecordWriter
 from quintet_servicekit.deadline import Deadline
 from quintet_servicekit.errors import Reason, ServiceError
@@ -220,12 +222,13 @@ async def test_a_caller_who_leaves_and_a_failure_that_nobody_foresaw_are_noted()
 
 
 class Shelf:
-    """Takes rows, or is away while `away` is set."""
+    """Takes rows without `refused` ones, or is away while `away` is set."""
 
     def __init__(self) -> None:
         self.rows: list[Row] = []
         self.batches: list[int] = []
         self.away = False
+        self.refused: set[UUID] = set()
         self.asked = asyncio.Event()
         self.has_rest = asyncio.Event()
 
@@ -233,6 +236,8 @@ class Shelf:
         self.asked.set()
         if self.away:
             raise ServiceError(Reason.CIRCUIT_OPEN, "away")
+        if self.refused & {it.id for it in rows}:
+            raise RefusedError
         self.rows.extend(rows)
         self.batches.append(len(rows))
         if len(rows) < BATCH:
@@ -290,3 +295,36 @@ async def test_while_the_database_is_away_records_wait_and_those_beyond_the_queu
     writer.put(entry())
     await writer.end(5)
     assert count("ended") == ended + 1
+
+
+async def test_a_record_that_cannot_be_made_or_is_refused_takes_no_others_with_it() -> None:
+    shelf = Shelf()
+    entries = [entry() for _ in range(7)]
+    unmade, shelf.refused = entries[2], {entries[5].id}
+
+    def packed(it: Entry) -> bytes:
+        if it is unmade:
+            raise ValueError
+        return composer().packed(it)
+
+    writer = RecordWriter(shelf, packed, most=10, interval=60)
+    refused, ended = count("refused"), count("ended")
+    for it in entries:
+        writer.put(it)
+    with capture_logs() as logs:
+        await writer.end(5)
+    wanted = [it.id for it in entries if it is not unmade and it.id not in shelf.refused]
+    assert [it.id for it in shelf.rows] == wanted
+    assert count("refused") == refused + 2
+    assert count("ended") == ended
+    assert [it["many"] for it in logs] == [2]
+
+
+async def test_records_that_a_process_drops_at_its_end_are_in_its_log() -> None:
+    shelf = Shelf()
+    shelf.away = True
+    writer = RecordWriter(shelf, composer().packed, most=10, interval=60)
+    writer.put(entry())
+    with capture_logs() as logs:
+        await writer.end(5)
+    assert [(it["event"], it["many"]) for it in logs] == [("records were dropped at the end", 1)]

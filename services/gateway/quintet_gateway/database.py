@@ -13,6 +13,7 @@ from psycopg.rows import DictRow
 
 from quintet_gateway.settings import Settings
 from quintet_servicekit import telemetry
+from quintet_servicekit.background import beside
 from quintet_servicekit.errors import Reason, ServiceError
 from quintet_servicekit.postgres import database
 from quintet_servicekit.postgres.database import DEPENDENCY, Operation, Statement
@@ -60,10 +61,8 @@ async def open_database(settings: Settings) -> AsyncIterator[Database | None]:
         yield None
         return
     opened = Database(settings)
-    migrating = asyncio.create_task(opened.migrate(), name="migration")
     try:
-        yield opened
+        async with beside(opened.migrate, "migration"):
+            yield opened
     finally:
-        migrating.cancel()
-        await asyncio.wait({migrating})
         await opened.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from contextvars import Context
 from dataclasses import replace
 from typing import Any
@@ -16,6 +16,7 @@ from quintet_gateway.admission.demand import Demand, Places, Verdict
 from quintet_gateway.admission.local import LocalLimits
 from quintet_gateway.admission.settings import LimitSettings
 from quintet_gateway.admission.shared import SharedLimits
+from quintet_servicekit.background import beside
 from quintet_servicekit.cache import AwayError, Remote
 from quintet_servicekit.errors import Reason, ServiceError
 
@@ -115,14 +116,11 @@ class Limiter:
 async def open_limiter(settings: LimitSettings, remote: Remote | None) -> AsyncIterator[Limiter]:
     """Open the limits, in `remote` or, without it, in this replica alone."""
     limiter = Limiter(settings, remote)
-    renewing = None if remote is None else asyncio.create_task(limiter._renew(), name="places")
-    try:
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(limiter._aclose)
+        if remote is not None:
+            await stack.enter_async_context(beside(limiter._renew, "places"))
         yield limiter
-    finally:
-        if renewing is not None:
-            renewing.cancel()
-            await asyncio.wait({renewing})
-        await limiter._aclose()
 
 
 async def _unless_away(work: Coroutine[Any, Any, Any]) -> None:

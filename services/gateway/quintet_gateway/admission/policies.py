@@ -10,6 +10,7 @@ from pathlib import Path
 from quintet_gateway import yaml_file
 from quintet_gateway.admission.policy import Applied, Policy
 from quintet_servicekit import telemetry
+from quintet_servicekit.background import beside
 from quintet_servicekit.identity import Identity
 
 LOOK_SECONDS = 1.0
@@ -65,12 +66,8 @@ async def open_policies(policy: Policy, file: Path | None) -> AsyncIterator[Poli
     if file is None:
         yield policies
         return
-    following = asyncio.create_task(follow(), name="limit policies")
-    try:
+    async with beside(follow, "limit policies"):
         yield policies
-    finally:
-        following.cancel()
-        await asyncio.wait({following})
 
 
 def _version(file: Path | None) -> tuple[int, int, int] | None:

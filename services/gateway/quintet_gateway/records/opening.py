@@ -14,6 +14,7 @@ from quintet_gateway.records.store import PostgresRecords
 from quintet_gateway.records.writer import RecordWriter, Upkeep
 from quintet_gateway.settings import Settings
 from quintet_servicekit import telemetry
+from quintet_servicekit.background import beside
 from quintet_servicekit.errors import ServiceError
 
 END_SECONDS = 2.0
@@ -64,12 +65,10 @@ async def open_records(
             group.create_task(writer.run())
             group.create_task(upkeep.run())
 
-    working = asyncio.create_task(work(), name="records")
     try:
-        yield Records(writer, Explainer(store, writer, composer))
+        async with beside(work, "records"):
+            yield Records(writer, Explainer(store, writer, composer))
     finally:
-        working.cancel()
-        await asyncio.wait({working})
         await writer.end(END_SECONDS)
 
 

@@ -91,33 +91,59 @@ class RecordWriter:
                 pass
 
     async def end(self, seconds: float) -> None:
-        """Write what waits, within `seconds`; the rest is dropped, and counted."""
+        """Write what waits, within `seconds`; the rest is dropped, counted and logged."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while self._waiting and await self._write():
                     pass
-        RECORDS.labels("ended").inc(len(self._waiting))
-        self._waiting.clear()
+        if self._waiting:
+            # Nobody may scrape the counter of a process that ends.
+            telemetry.logger().warning("records were dropped at the end", many=len(self._waiting))
+            RECORDS.labels("ended").inc(len(self._waiting))
+            self._waiting.clear()
 
     async def _write(self) -> bool:
         """Write a batch; return whether the database took or refused it."""
-        batch = list(islice(self._waiting.values(), BATCH))
+        refused: list[Exception] = []
+        rows = await self._composed(refused)
+        answered = not rows or await self._insert(rows, refused)
+        if refused:
+            telemetry.logger().error(
+                "records of answers were refused", many=len(refused), exc_info=refused[0]
+            )
+            RECORDS.labels("refused").inc(len(refused))
+        return answered
+
+    async def _composed(self, refused: list[Exception]) -> list[Row]:
+        """Return the rows of a batch; without those that cannot be made, which are dropped."""
         rows = []
-        for number, entry in enumerate(batch, start=1):
-            rows.append(Row(entry.id, entry.tenant, entry.key, self._packed(entry)))
+        for number, entry in enumerate(list(islice(self._waiting.values(), BATCH)), start=1):
+            try:
+                rows.append(Row(entry.id, entry.tenant, entry.key, self._packed(entry)))
+            except Exception as error:  # else it would stand in the others' way for ever
+                refused.append(error)
+                del self._waiting[entry.id]
             if number % AT_ONCE == 0:
                 await asyncio.sleep(0)
+        return rows
+
+    async def _insert(self, rows: Sequence[Row], refused: list[Exception]) -> bool:
+        """Write rows; return whether the database took or refused each of them."""
         try:
             await self._store.insert(rows)
         except ServiceError:
             return False
         except RefusedError as error:
-            telemetry.logger().error("records of answers were refused", exc_info=error)
-            RECORDS.labels("refused").inc(len(rows))
+            if len(rows) > 1:  # one that is refused takes no others with it
+                half = len(rows) // 2
+                return await self._insert(rows[:half], refused) and await self._insert(
+                    rows[half:], refused
+                )
+            refused.append(error)
         else:
             RECORDS.labels("written").inc(len(rows))
-        for entry in batch:
-            del self._waiting[entry.id]
+        for row in rows:
+            del self._waiting[row.id]
         return True
 
 
