@@ -2,6 +2,7 @@
 #
 #   PYTHON=…          the Python to make .venv with, 3.11 or later
 #   BENCH=…           names of benches for `make bench`; all without it
+#   TEST_PROCESSES=…  how many run tests at once, each with a stack of its own (default: 2)
 #   EVAL=…            names of sets for `make eval`; all without it
 #   IMAGES=…          names of images for `make images`; all without it
 #   BASE_IMAGE=…      what `make images` builds on
@@ -9,6 +10,8 @@
 
 .PHONY: install dev-install demo up test chaos bench eval eval-answers lint types protos protos-check k8s images images-test locks observability check clean
 .DEFAULT_GOAL := help
+
+TEST_PROCESSES ?= 2
 
 .PHONY: help
 help: ## this list
@@ -27,7 +30,7 @@ up: install ## run everything until Ctrl-C
 	@.venv/bin/quintet up
 
 test: dev-install ## all tests: unit, contract, integration, end to end
-	.venv/bin/python -m pytest $(PYTEST_ARGS)
+	.venv/bin/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile $(PYTEST_ARGS)
 
 chaos: dev-install ## break each part in each way under load, and find no wrong answer: build/chaos.json
 	@cd tests && ../.venv/bin/python -m chaos $(CHAOS_ARGS)

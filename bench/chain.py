@@ -17,8 +17,9 @@ from typing import Any
 import grpc
 
 from bench.corpus import documents, questions
+from bench.database import database_url
 from bench.figures import Figure, Samples, alone, compared
-from bench.ingest import database_url, ingest
+from bench.ingest import ingest
 from bench.run import Run
 from quintet.gateway.v1 import gateway_service_pb2 as pb
 from quintet.gateway.v1.gateway_service_pb2_grpc import GatewayServiceStub

@@ -8,7 +8,6 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -16,6 +15,7 @@ import psycopg
 from psycopg import sql
 
 from bench.corpus import documents
+from bench.database import database_url
 from bench.figures import Figure, alone, compared
 from bench.peers import MissingPeerError, python_of
 from bench.run import Contender, Run
@@ -158,10 +158,3 @@ async def _new_database(stack: Stack) -> str:
     async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
         await connection.execute("CREATE EXTENSION vector")
     return url.replace("postgresql://", "postgresql+psycopg://")
-
-
-def database_url(stack: Stack) -> str:
-    """Return the URI of the stack's database, with its password; reads a file."""
-    endpoint = stack.endpoints["postgres"]
-    password = Path(endpoint["password_file"]).read_text()
-    return endpoint["dsn"].replace("@", f":{password}@")

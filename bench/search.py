@@ -17,8 +17,8 @@ from pgvector.psycopg import register_vector_async
 
 from bench.calls import p50_milliseconds
 from bench.corpus import documents
+from bench.database import SEE_ROWS, database_url
 from bench.figures import Figure, alone, compared
-from bench.ingest import database_url
 from bench.run import Run
 from quintet.retriever.v1 import retriever_service_pb2 as pb
 from quintet.retriever.v1.retriever_service_pb2_grpc import RetrieverServiceStub
@@ -76,7 +76,8 @@ async def bench(run: Run) -> list[Figure]:
                     await connection.execute(prepare.sql, prepare.parameters)
                     cursor = await connection.execute(search.sql, search.parameters)
                     await connection.execute("COMMIT")
-                await cursor.fetchall()
+                # Where there is no hit there is a row all the same.
+                assert len(await cursor.fetchall()) > 1
 
             return await p50_milliseconds(once, calls)
 
@@ -142,6 +143,7 @@ def _request(collection: str, text: str, vector: NDArray[np.float32]) -> pb.Sear
 async def _bare(stack: Stack) -> psycopg.AsyncConnection:
     connection = await psycopg.AsyncConnection.connect(database_url(stack), autocommit=True)
     await connection.execute("SET jit = off")
+    await connection.execute(SEE_ROWS)
     await register_vector_async(connection)
     return connection
 

@@ -20,6 +20,7 @@ from pgvector.psycopg import register_vector
 from psycopg.rows import dict_row
 from tokenizers import Tokenizer
 
+from bench.database import SEE_ROWS
 from quintet_embedder.checkpoint import read_checkpoint
 from quintet_embedder.openvino_backend import MODEL_FILE
 from quintet_embedder.prepare import converted_folder
@@ -121,6 +122,7 @@ class _Search:
     def __init__(self, database: str, collection: str) -> None:
         self._connection = psycopg.connect(database, autocommit=True, row_factory=dict_row)
         self._connection.execute("SELECT set_config('jit', 'off', false)")
+        self._connection.execute(SEE_ROWS)
         register_vector(self._connection)
         found = self._connection.execute(
             "SELECT id, embedding_revision, dimension FROM retriever.collection WHERE name = %s",

@@ -18,9 +18,10 @@ async def main():
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{{port}}") as channel:
         call = channel.unary_unary("/no/such")
+        done = []
 
         async def load():
-            while True:
+            while not done:
                 try:
                     await call(b"")
                 except grpc.aio.AioRpcError:
@@ -30,9 +31,8 @@ async def main():
         for _ in range({STARTS}):
             child = await asyncio.create_subprocess_exec("true")
             assert await child.wait() == 0
-        for caller in callers:
-            caller.cancel()
-        await asyncio.gather(*callers, return_exceptions=True)
+        done.append(True)
+        await asyncio.gather(*callers)
     await server.stop(None)
 
 uvloop.run(main())

@@ -313,7 +313,8 @@ async def test_each_services_breakers_are_told_by_what_it_depends_on(
     found = await dependencies()
     assert found["retriever"] == {"postgresql": closed, "redis": closed}
     assert found["generator"]["smollm2-135m-instruct"] == closed
-    assert found["embedder"] == found["gateway"] == {"redis": closed}
+    assert found["embedder"] == {"redis": closed}
+    assert found["gateway"] == {"postgresql": closed, "redis": closed}
     assert found["tokenizer"] == {}
     async with new_collection(stub, [BEES]) as name:
         with stopped(stack, "postgres"):

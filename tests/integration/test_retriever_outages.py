@@ -60,7 +60,7 @@ async def ends_well(call: Any) -> Any:
 @asynccontextmanager
 async def listening(url: str, **settings_: Any) -> AsyncIterator[grpc.aio.Channel]:
     """Yield a channel to a retriever that listens, whether or not it is ready."""
-    settings = settings_for(url, pool_timeout_seconds=0.5, **settings_)
+    settings = settings_for(url, pool_timeout_seconds=1.5, **settings_)
     async with (
         open_application(settings) as application,
         RunningServer(settings, application) as server,
