@@ -170,6 +170,12 @@ def caches() -> dict[str, list[Panel]]:
         "Redis": [
             quantiles("Commands", "quintet_cache_redis_seconds", "", by="job"),
             lines(
+                "Subscriptions to the news of writes",
+                "ops",
+                (rate("quintet_epoch_subscriptions_total", "", "job"), "{{job}}"),
+                text="Begun anew where Redis was lost.",
+            ),
+            lines(
                 "Errors",
                 "ops",
                 (
@@ -209,6 +215,12 @@ def cost() -> dict[str, list[Panel]]:
                     f"{rate(spent)} / {rate('grpc_server_handled_total', QUESTIONS)}",
                     "mean",
                 ),
+            ),
+            lines(
+                "Calls of models that have no price",
+                "ops",
+                (or_zero(rate("quintet_cost_unpriced_calls_total", "", "hop")), "{{hop}}"),
+                text="What they cost is not in the other panels.",
             ),
             lines(
                 "Calls refused for a spent budget",

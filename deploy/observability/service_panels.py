@@ -65,6 +65,21 @@ def saturation(service: str) -> list[Panel]:
             "bytes",
             (f"max(process_resident_memory_bytes{{{job}}})", "resident, largest replica"),
         ),
+        lines(
+            "Calls that began and that are under way, by method",
+            "none",
+            (f"sum by (grpc_method) (grpc_server_in_flight{{{job}}})", "{{grpc_method}}"),
+            (rate("grpc_server_started_total", job, "grpc_method"), "{{grpc_method}} a second"),
+        ),
+        lines(
+            "Changes of breakers, and certificates read anew",
+            "ops",
+            (
+                or_zero(rate("quintet_breaker_transitions_total", job, "breaker, state")),
+                "{{breaker}} → {{state}}",
+            ),
+            (rate("quintet_tls_loads_total", job, "outcome"), "certificates {{outcome}}"),
+        ),
     ]
 
 
@@ -125,7 +140,36 @@ OWN_PANELS: dict[str, dict[str, list[Panel]]] = {
                     "{{breaker}}",
                 ),
             ),
+            lines(
+                "Second attempts",
+                "ops",
+                (or_zero(rate("grpc_client_hedges_total", "", "grpc_method")), "{{grpc_method}}"),
+            ),
             executors("gateway"),
+        ],
+        "Callers": [
+            lines(
+                "Calls that a limit refused",
+                "ops",
+                (or_zero(rate("quintet_limits_refused_total", "", "limit")), "{{limit}}"),
+                text="Whose: in the log, with the reason RATE_LIMITED.",
+            ),
+            lines(
+                "Limits decided without Redis",
+                "ops",
+                (rate("quintet_limits_unshared_total"), "decisions"),
+                text="0 is well. By the setting `without_redis` limits then hold for each replica, "
+                "for nobody, or for everybody.",
+            ),
+            lines(
+                "Calls of the tenants that are told apart",
+                "ops",
+                (
+                    or_zero(rate("quintet_tenant_handled_total", "", "tenant, grpc_code")),
+                    "{{tenant}} {{grpc_code}}",
+                ),
+                text="Those that the setting `metrics_tenants` names.",
+            ),
         ],
         "PostgreSQL": [
             *pool("gateway"),
@@ -133,6 +177,11 @@ OWN_PANELS: dict[str, dict[str, list[Panel]]] = {
                 "Records of answers that wait to be written",
                 "none",
                 ("sum(quintet_answer_records_waiting)", "waiting"),
+            ),
+            lines(
+                "Records of answers, written and dropped",
+                "ops",
+                (rate("quintet_answer_records_total", "", "outcome"), "{{outcome}}"),
             ),
         ],
     },
@@ -206,6 +255,18 @@ OWN_PANELS: dict[str, dict[str, list[Panel]]] = {
             lines("News in the outbox", "none", ("max(quintet_outbox_rows)", "rows")),
             lines("Oldest of it", "s", ("max(quintet_outbox_oldest_seconds)", "age")),
             number("Active relays", "none", "sum(quintet_relay_active)", "Exactly one."),
+            lines(
+                "Trust in the news",
+                "ops",
+                (rate("quintet_relay_renewals_total"), "extended"),
+                (rate("quintet_epoch_revocations_total"), "taken back"),
+                text="Taken back when a write's news could not be told.",
+            ),
+            lines(
+                "Collections of which words were counted",
+                "ops",
+                (rate("quintet_word_counts_total"), "counts"),
+            ),
         ],
     },
     "generator": {
@@ -226,6 +287,25 @@ OWN_PANELS: dict[str, dict[str, list[Panel]]] = {
                 "none",
                 (or_zero("sum by (model) (quintet_generator_requests_running)"), "run {{model}}"),
                 (or_zero("sum by (model) (quintet_generator_requests_waiting)"), "wait {{model}}"),
+            ),
+            lines(
+                "Wait for a place in the batch",
+                "s",
+                (
+                    or_zero(
+                        f"{rate('quintet_generator_queue_seconds_sum', '', 'model')}"
+                        f" / {rate('quintet_generator_queue_seconds_count', '', 'model')}"
+                    ),
+                    "mean {{model}}",
+                ),
+            ),
+            lines(
+                "Steps of the models",
+                "ops",
+                (
+                    or_zero(rate("quintet_generator_decode_steps_total", "", "model, phase")),
+                    "{{model}} {{phase}}",
+                ),
             ),
             lines(
                 "Requests decoded together",

@@ -28,6 +28,8 @@ _LOADED = Counter(
     'Times that certificates were read from changed files: "used", or "refused".',
     ("outcome",),
 )
+# From 0 on, so that the first one counts as an increase.
+_USED, _REFUSED = _LOADED.labels("used"), _LOADED.labels("refused")
 
 Stamps = tuple[tuple[int, int, int], ...]
 
@@ -73,11 +75,11 @@ class CertificateFiles:
                 if self._present() != stamps:
                     return None
             except OSError as error:
-                _LOADED.labels("refused").inc()
+                _REFUSED.inc()
                 telemetry.logger().warning("certificates refused", cause=type(error).__name__)
                 return None
             self._stamps, self.pem = stamps, pem
-            _LOADED.labels("used").inc()
+            _USED.inc()
             telemetry.logger().info("certificates read anew")
             return pem
 

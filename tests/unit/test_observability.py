@@ -48,11 +48,23 @@ def test_every_name_of_a_metric_says_its_unit() -> None:
 
 def expressions() -> list[str]:
     """Return the expressions of all panels and rules."""
+    return panel_expressions() + [it["expr"] for it in RULES]
+
+
+def panel_expressions() -> list[str]:
+    """Return the expressions of all panels."""
     rows = [row for it in dashboards().values() for row in it.panels]
     panels = [panel for row in rows for panel in (getattr(row, "panels", None) or [row])]
     found = [it.expr for panel in panels for it in getattr(panel, "targets", None) or []]
     assert len(found) > 80
-    return found + [it["expr"] for it in RULES]
+    return found
+
+
+def test_every_metric_is_on_a_panel() -> None:
+    shown = set(re.findall(r"\w+", " ".join(panel_expressions())))
+    parts = ("", "_bucket", "_sum", "_count")
+    unseen = [it.name for it in metrics() if not shown & {it.name + part for part in parts}]
+    assert unseen == []
 
 
 def test_dashboards_and_alerts_ask_only_for_what_there_is() -> None:

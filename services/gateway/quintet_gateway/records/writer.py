@@ -29,6 +29,9 @@ RECORDS = Counter(
     "because the database refused them, or because the process ended.",
     ("outcome",),
 )
+for _outcome in ("written", "queue_full", "refused", "ended"):
+    # From 0 on, so that the first one counts as an increase.
+    RECORDS.labels(_outcome)
 WAITING = Gauge("quintet_answer_records_waiting", "Records of answers that wait to be written.")
 
 
