@@ -40,6 +40,8 @@ class Shelf:
         self.error: Exception | None = None
         self.gate = asyncio.Event()
         self.gate.set()
+        self.hanging = asyncio.Event()
+        self.hanging.set()
         self.asked = 0
 
     def add(self, **others: Any) -> ApiKey:
@@ -52,6 +54,8 @@ class Shelf:
         self.asked += 1
         found = self.records.get(key_id)
         await self.gate.wait()
+        if found is None:
+            await self.hanging.wait()
         if self.error is not None:
             raise self.error
         return found
@@ -328,3 +332,18 @@ def test_tokens_are_taken_of_one_issuer_for_one_audience_by_a_private_key_alone(
     for algorithm in ("HS256", "none"):
         with pytest.raises(ValueError, match="algorithms"):
             JwtSettings.model_validate({"algorithms": [algorithm]})
+
+
+async def test_who_makes_keys_up_does_not_keep_revoked_ones_alive() -> None:
+    shelf = Shelf()
+    key = shelf.add()
+    ring = KeyRing(shelf, AccessSettings(max_lookups=4, fresh_seconds=0.01))
+    await ring.identify(key)
+    # Its look-up is not held up; those of keys that nobody knows fill all places.
+    shelf.hanging.clear()
+    calls = [asyncio.create_task(ring.identify(new_key())) for _ in range(4)]
+    await asyncio.sleep(0.02)
+    shelf.records[key.id] = replace(shelf.records[key.id], revoked=datetime.now(UTC))
+    assert (await reason_of(ring, key))[1] == "the API key was revoked"
+    shelf.hanging.set()
+    await asyncio.gather(*calls, return_exceptions=True)

@@ -126,7 +126,9 @@ class KeyRing:
     def _begin(self, key_id: str) -> asyncio.Task[KeyRecord | None] | None:
         task = self._lookups.get(key_id)
         if task is None:
-            if len(self._lookups) >= self._settings.max_lookups:
+            # A known key waits for no guesses: while they lasted it could not be revoked.
+            is_guess = key_id not in self._known
+            if is_guess and len(self._lookups) >= self._settings.max_lookups:
                 return None
             task = asyncio.create_task(self._look_up(key_id), name="key look-up")
             self._lookups[key_id] = task

@@ -73,7 +73,8 @@ class AccessSettings(BaseModel):
     max_keys: int = Field(10_000, ge=1, le=1_000_000)
     """Keys that are remembered, some 500 bytes each, and as many unknown ids."""
     max_lookups: int = Field(32, ge=1, le=1_000)
-    """Look-ups under way at once; who makes up keys waits for none of the others."""
+    """Look-ups under way at once beyond which no key is looked up that is not known: who makes
+    keys up must not have the database to himself."""
     least_scope: Scope = Scope.READ
     """Scope of a key for which none is named."""
     jwt: JwtSettings = JwtSettings()

@@ -73,12 +73,12 @@ class Limiter:
 
     def settle(self, demand: Demand, verdict: Verdict, cost: int) -> None:
         """Change the `cost` of what was taken; nobody waits for it."""
-        change = replace(demand, cost=cost - demand.cost, force=True)
-        if not change.cost or verdict.limit is None:
+        if verdict.limit is None:
             return
         if self._shared is None or not verdict.shared:
-            self._local.take(change)
-        else:
+            self._local.settle(demand, cost)
+        elif cost != demand.cost:
+            change = replace(demand, cost=cost - demand.cost, force=True)
             self._start(self._shared.take(change))
 
     def release(self, holder: str) -> None:

@@ -64,6 +64,16 @@ class LocalLimits:
             self._held.setdefault(places.key, set()).add(demand.holder)
         return tightest
 
+    def settle(self, demand: Demand, cost: int) -> None:
+        """Change the cost of a demand that was taken to what it turned out to be. Of a share
+        no more was taken than all of it."""
+        now = self._clock()
+        for window in demand.windows:
+            limit = self._limit(window)
+            change = cost - min(demand.cost, limit)
+            level = max(0.0, self._level(window, limit, now) + change)
+            self._levels[window.key] = (level, now)
+
     def release(self, places: Iterable[Places], holder: str) -> None:
         """Give places back; those that it does not hold are nobody's."""
         for place in places:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from contextvars import Context
+from dataclasses import replace
 from importlib.resources import files
 
 from quintet_gateway.admission.demand import (
@@ -45,13 +47,23 @@ class SharedLimits:
 
     async def take(self, demand: Demand) -> Verdict:
         """Take what is demanded if there is as much of everything. Raises `AwayError`."""
+        future = self._asking(demand)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if not future.cancelled() and future.exception() is None:
+                # The verdict had come, and its caller left before it could be told.
+                self._give_back(demand, future.result())
+            raise
+
+    def _asking(self, demand: Demand) -> asyncio.Future[Verdict]:
         future: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
         self._waiting.append((demand, future))
         if self._sending is None:
             # In nobody's trace, since it is for all; a caller who leaves does not end it.
             work = self._send()
             self._sending = asyncio.create_task(work, name="limits", context=Context())
-        return await future
+        return future
 
     async def hold(self, places: Places, holder: str) -> None:
         """Keep a place for another lease. Raises `AwayError`."""
@@ -60,24 +72,41 @@ class SharedLimits:
     async def release(self, places: Iterable[Places], holder: str) -> None:
         """Give places back. Raises `AwayError`."""
         commands = [("ZREM", self._remote.key(it.key), holder) for it in places]
-        await self._remote.pipeline(commands)
+        if commands:
+            await self._remote.pipeline(commands)
 
     async def _send(self) -> None:
         try:
             while self._waiting:
                 batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
+                # Nothing is taken for those who have left.
+                batch = [it for it in batch if not it[1].done()]
+                if not batch:
+                    continue
                 try:
                     verdicts = await self._asked([demand for demand, _ in batch])
-                except AwayError as error:
+                except Exception as error:
                     for _, future in batch:
                         if not future.done():
                             future.set_exception(error)
                     continue
-                for (_, future), verdict in zip(batch, verdicts, strict=True):
+                for (demand, future), verdict in zip(batch, verdicts, strict=True):
                     if not future.done():
                         future.set_result(verdict)
+                        continue
+                    self._give_back(demand, verdict)
+                    with suppress(AwayError):
+                        # Again: it may have been released before it was held.
+                        await self.release(demand.places, demand.holder)
         finally:
             self._sending = None
+
+    def _give_back(self, demand: Demand, verdict: Verdict) -> None:
+        """Give back what was taken for a caller who left meanwhile."""
+        if verdict.admitted and not demand.force:
+            back = replace(demand, cost=-demand.cost, places=(), force=True)
+            # What could not be given back flows out with time.
+            self._asking(back).add_done_callback(asyncio.Future.exception)
 
     async def _asked(self, demands: Sequence[Demand]) -> list[Verdict]:
         calls = [_call(demand, self._lease_us) for demand in demands]
