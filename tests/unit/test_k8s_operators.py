@@ -128,6 +128,11 @@ def test_replicas_follow_metrics_that_the_code_has() -> None:
     assert monitor["jobLabel"] == "app.kubernetes.io/name"
 
 
+def test_without_redis_limits_are_shared_out_among_the_least_replicas() -> None:
+    among = built("prod")["ConfigMap", "gateway"]["data"]["QUINTET_GATEWAY_LIMITS__REPLICAS"]
+    assert int(among) == spec("ScaledObject", "gateway")["minReplicaCount"]
+
+
 def test_the_route_leads_to_the_gateway_s_port_and_name() -> None:
     (rule,) = spec("GRPCRoute", "gateway")["rules"]
     (backend,) = rule["backendRefs"]
