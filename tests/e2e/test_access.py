@@ -144,6 +144,36 @@ async def test_a_tenants_admin_manages_its_own_keys_and_no_others(stack: TestSta
         assert [it.tenant for it in pages] == ["ants", "ants"]
 
 
+async def test_a_stream_ends_when_its_callers_key_is_revoked(stack: TestStack) -> None:
+    operator = bearer((stack.state_dir / "api-key").read_text().strip())
+    async with (
+        closed_gateway(stack, ACCESS__FRESH_SECONDS="0.2") as address,
+        grpc.aio.insecure_channel(address) as channel,
+    ):
+        gateway: Any = GatewayServiceStub(channel)
+        keys = KeyServiceStub(channel)
+        create = key_pb.CreateKeyRequest(name="writer", scope=key_pb.KEY_SCOPE_WRITE)
+        made = await keys.CreateKey(create, metadata=operator)
+        stream = gateway.Ingest(metadata=bearer(made.secret_key))
+
+        async def acknowledged(number: int) -> pb.IngestResponse:
+            request = pb.IngestRequest(collection="not there")
+            request.document.id = str(number)
+            await stream.write(request)
+            response: pb.IngestResponse = await stream.read()
+            return response
+
+        assert (await acknowledged(0)).HasField("refused")
+        revoke = key_pb.RevokeKeyRequest(key_id=made.key.id)
+        await keys.RevokeKey(revoke, metadata=operator)
+        with pytest.raises((grpc.aio.AioRpcError, asyncio.InvalidStateError)):
+            async with asyncio.timeout(20):
+                for number in range(1, 1_000):
+                    await acknowledged(number)
+                    await asyncio.sleep(0.05)
+        assert await stream.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
 def test_a_secret_stands_in_no_log_no_list_and_no_table(stack: TestStack, tmp_path: Path) -> None:
     """A canary through a making, calls that are refused, and a listing, by the command line;
     then it is searched for everywhere."""

@@ -18,6 +18,7 @@ from quintet_gateway import yaml_file
 from quintet_gateway.access.opening import open_access
 from quintet_gateway.access.servicer import SERVICE as KEY_SERVICE
 from quintet_gateway.access.servicer import KeyServicer
+from quintet_gateway.access.standing import Standing
 from quintet_gateway.admission.admission import Admission
 from quintet_gateway.admission.limiter import open_limiter
 from quintet_gateway.admission.policies import open_policies
@@ -176,7 +177,7 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
             ),
             unlimited_methods=UNLIMITED,
             authenticator=access.gatekeeper,
-            guard=admission,
+            guard=Standing(access.gatekeeper, admission, seconds=settings.access.fresh_seconds),
         )
 
 
