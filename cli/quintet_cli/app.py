@@ -45,6 +45,7 @@ from quintet_cli.link_app import links
 from quintet_cli.options import command
 from quintet_cli.settings import Settings
 from quintet_cli.shards import WHOLE, Shard
+from quintet_cli.usage_app import add_usage
 
 app = typer.Typer(
     help="Answers from your own documents, with their sources.",
@@ -57,6 +58,7 @@ app.add_typer(cache, name="cache")
 app.add_typer(links, name="links")
 app.add_typer(keys, name="keys")
 add_explain(app)
+add_usage(app)
 
 
 @command(app, group=True)

@@ -15,6 +15,7 @@ from quintet.gateway.v1.explain_service_pb2_grpc import ExplainServiceStub
 from quintet.gateway.v1.gateway_service_pb2_grpc import GatewayServiceStub
 from quintet.gateway.v1.key_service_pb2_grpc import KeyServiceStub
 from quintet.gateway.v1.link_service_pb2_grpc import LinkServiceStub
+from quintet.gateway.v1.usage_service_pb2_grpc import UsageServiceStub
 from quintet_cli.errors import CliError
 from quintet_cli.settings import TLS_CA, TLS_CERTIFICATE, TLS_KEY, Settings, read_key
 from quintet_servicekit.channel import Peer, open_channel
@@ -42,6 +43,7 @@ class Gateway:
         authorization = f"Bearer {api_key}" if api_key else ""
         self._peer = Peer("gateway", SERVICE, authorization=authorization)
         self.explain = ExplainServiceStub(channel)
+        self.usage = UsageServiceStub(channel)
         self._timeout = timeout
 
     async def unary(

@@ -127,6 +127,8 @@ def _from_service(error: ServiceError) -> CliError:
     elif reason == "RATE_LIMITED":
         pause = math.ceil(error.retry_after or 0)
         advice = f"try again in {pause} s; the limit is {error.metadata.get('limit', 'unknown')}"
+    elif reason == "BUDGET_EXHAUSTED":
+        advice = "see what is spent, and when the period ends: quintet usage"
     elif reason == "INTERNAL" and "trace_id" in error.metadata:
         advice = f"its cause is in the services' log, under trace {error.metadata['trace_id']}"
     elif any(violation.field.startswith("consistency") for violation in error.violations):

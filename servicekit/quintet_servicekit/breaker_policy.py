@@ -100,7 +100,7 @@ def outcome_of(error: Exception) -> Outcome:
     if isinstance(error, ServiceError):
         if error.reason is Reason.CIRCUIT_OPEN:
             return Outcome.NEUTRAL
-        if error.reason is Reason.RATE_LIMITED:
+        if error.reason in (Reason.RATE_LIMITED, Reason.BUDGET_EXHAUSTED):
             return Outcome.ANSWERED
         return _OUTCOMES.get(error.code, Outcome.ANSWERED)
     if isinstance(error, grpc.aio.AioRpcError):

@@ -62,6 +62,7 @@ class Reason(enum.StrEnum):
     ANSWER_NOT_FOUND = "ANSWER_NOT_FOUND"
     NO_DATABASE = "NO_DATABASE"
     RATE_LIMITED = "RATE_LIMITED"
+    BUDGET_EXHAUSTED = "BUDGET_EXHAUSTED"
 
 
 _CODES: Mapping[Reason, grpc.StatusCode] = {
@@ -75,6 +76,7 @@ _CODES: Mapping[Reason, grpc.StatusCode] = {
     Reason.NO_PASSAGES: grpc.StatusCode.FAILED_PRECONDITION,
     Reason.OVERLOADED: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Reason.RATE_LIMITED: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Reason.BUDGET_EXHAUSTED: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Reason.DEPENDENCY_UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
     Reason.NOT_READY: grpc.StatusCode.UNAVAILABLE,
     Reason.DEADLINE_EXCEEDED: grpc.StatusCode.DEADLINE_EXCEEDED,

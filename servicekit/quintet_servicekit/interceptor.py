@@ -278,7 +278,7 @@ def _refusing(error: ServiceError) -> grpc.RpcMethodHandler[Any, Any]:
 def _trailers(error: ServiceError) -> tuple[tuple[str, str | bytes], ...]:
     """Return the error's details and, for clients that retry on their own, when to."""
     details = (errors.DETAILS_KEY, errors.to_status(error).SerializeToString())
-    if error.reason in (Reason.CIRCUIT_OPEN, Reason.RATE_LIMITED):
+    if error.reason in (Reason.CIRCUIT_OPEN, Reason.RATE_LIMITED, Reason.BUDGET_EXHAUSTED):
         # Else the caller's channel would try again at once what is refused for a while.
         return details, (PUSHBACK_KEY, "-1")
     if error.reason is Reason.OVERLOADED and error.retry_after is not None:

@@ -236,7 +236,12 @@ class _Plan:
             }
         )
         # Whose questions these are may see them: they can be asked again by their ids.
-        self._services["gateway"].configure({"QUINTET_GATEWAY_RECORDS__TEXTS": "true"})
+        self._services["gateway"].configure(
+            {
+                "QUINTET_GATEWAY_RECORDS__TEXTS": "true",
+                "QUINTET_GATEWAY_USAGE__FOLDER": str(folder.path / "usage"),
+            }
+        )
         database_url = environment.get("QUINTET_RETRIEVER_DATABASE_URL")
         self._own_database = not database_url
         if database_url:

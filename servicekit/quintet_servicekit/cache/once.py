@@ -10,7 +10,12 @@ from quintet_servicekit.errors import Reason, ServiceError
 
 R = TypeVar("R")
 
-OF_THE_CALLER = (Reason.DEADLINE_EXCEEDED, Reason.CANCELLED, Reason.RATE_LIMITED)
+OF_THE_CALLER = (
+    Reason.DEADLINE_EXCEEDED,
+    Reason.CANCELLED,
+    Reason.RATE_LIMITED,
+    Reason.BUDGET_EXHAUSTED,
+)
 """Failures of a leader that say nothing of the work: its caller had no more time, or has
 asked too much."""
 

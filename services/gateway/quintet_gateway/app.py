@@ -14,6 +14,7 @@ from quintet.gateway.v1.explain_service_pb2_grpc import add_ExplainServiceServic
 from quintet.gateway.v1.gateway_service_pb2_grpc import add_GatewayServiceServicer_to_server
 from quintet.gateway.v1.key_service_pb2_grpc import add_KeyServiceServicer_to_server
 from quintet.gateway.v1.link_service_pb2_grpc import add_LinkServiceServicer_to_server
+from quintet.gateway.v1.usage_service_pb2_grpc import add_UsageServiceServicer_to_server
 from quintet_gateway import yaml_file
 from quintet_gateway.access.opening import open_access
 from quintet_gateway.access.servicer import SERVICE as KEY_SERVICE
@@ -53,6 +54,10 @@ from quintet_gateway.semantic_index import SemanticIndex
 from quintet_gateway.servicer import GatewayServicer
 from quintet_gateway.settings import Settings
 from quintet_gateway.status import StatusTeller
+from quintet_gateway.usage.ledger import Ledger
+from quintet_gateway.usage.opening import open_usage
+from quintet_gateway.usage.servicer import SERVICE as USAGE_SERVICE
+from quintet_gateway.usage.servicer import UsageServicer
 from quintet_servicekit.breaker_fleet import sharing
 from quintet_servicekit.cache import Cache, Codec, Flights, Remote, open_remote
 from quintet_servicekit.cache_service import SERVICE as CACHE_SERVICE
@@ -96,11 +101,13 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
         remote = await stack.enter_async_context(open_remote(settings.cache))
         database = await stack.enter_async_context(open_database(settings))
         access = await stack.enter_async_context(open_access(settings, database))
+        usage = await stack.enter_async_context(open_usage(settings.usage, database))
+        ledger = Ledger(usage.writer if usage else None)
         limits = settings.limits
         admission = Admission(
             await stack.enter_async_context(open_limiter(limits, remote)),
             await stack.enter_async_context(open_policies(limits.policy, limits.policy_file)),
-            services=(SERVICE, LINK_SERVICE, EXPLAIN_SERVICE),
+            services=(SERVICE, LINK_SERVICE, EXPLAIN_SERVICE, USAGE_SERVICE),
             free=FREE,
         )
         breakers = [it.breaker for it in services.connections.values()]
@@ -140,10 +147,11 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
         caches = _Caches(answers, flights, near, watch, remote)
         records = await stack.enter_async_context(open_records(settings, database))
         servicer = _servicer(
-            settings, services, caches, executor, database, prices, admission, records
+            settings, services, caches, executor, database, prices, admission, ledger, records
         )
         explaining = ExplainServicer(records.explainer if records else None)
 
+        usage_servicer = UsageServicer(usage.store if usage else None)
         links = LinkServicer(services, Freshness(watch), seconds=settings.ask_seconds)
 
         readiness = Readiness(services, start_seconds=settings.start_seconds)
@@ -159,6 +167,7 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
             add_GatewayServiceServicer_to_server(servicer, server)
             add_LinkServiceServicer_to_server(links, server)
             add_ExplainServiceServicer_to_server(explaining, server)
+            add_UsageServiceServicer_to_server(usage_servicer, server)
             add_KeyServiceServicer_to_server(KeyServicer(access.keys), server)
             register_cache_service(server, [answers], remote)
             register_status_service(server, breakers, remote)
@@ -171,6 +180,7 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
             more_services=(
                 LINK_SERVICE,
                 EXPLAIN_SERVICE,
+                USAGE_SERVICE,
                 KEY_SERVICE,
                 CACHE_SERVICE,
                 STATUS_SERVICE,
@@ -189,6 +199,7 @@ def _servicer(
     database: Database | None,
     prices: PriceTable,
     admission: Admission,
+    ledger: Ledger,
     records: Records | None,
 ) -> GatewayServicer:
     catalog = Catalog(
@@ -282,6 +293,7 @@ def _servicer(
             is_open=settings.access.mode == "open",
         ),
         admission=admission,
+        ledger=ledger,
         prices=prices,
         ask_plan=_plan(settings, "Embed", "Search", "Rerank", "Count", "GenerateStream"),
         search_plan=_plan(settings, "Embed", "Search", "Rerank"),

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from quintet.gateway.v1 import gateway_service_pb2 as pb
 from quintet_gateway import validate
 from quintet_gateway.billing.meter import Meter
+from quintet_gateway.billing.trailers import Books
 from quintet_gateway.chain import Chain
 from quintet_gateway.concurrently import each
 from quintet_gateway.degradation import reason_value
@@ -32,15 +33,21 @@ class StreamLimits:
 
 class IngestStream:
     """One call of Ingest, which the caller may end at `deadline`; `meter` adds up what
-    its documents cost."""
+    its documents cost, each of which is settled in the `books`."""
 
     def __init__(
-        self, ingester: Ingester, limits: StreamLimits, deadline: Deadline, meter: Meter
+        self,
+        ingester: Ingester,
+        limits: StreamLimits,
+        deadline: Deadline,
+        meter: Meter,
+        books: Books,
     ) -> None:
         self._ingester = ingester
         self._limits = limits
         self._deadline = deadline
         self._meter = meter
+        self._books = books
         self._seen: set[bytes] = set()
 
     async def acknowledgements(
@@ -63,15 +70,19 @@ class IngestStream:
         index, request = item
         # An id too long to be stored is too long to be sent back whole.
         response = pb.IngestResponse(index=index, document_id=request.document.id[:512])
-        meter = self._meter.part()
+        meter = self._meter.part(calls=1)
         try:
             self._check(request)
+            meter.collection = request.collection
             with working("ingest document", {}):
                 deadline = self._deadline.or_after(self._limits.document_seconds)
                 chain = Chain(deadline, meter=meter)
                 response.ingested.CopyFrom(await self._ingester.ingest(chain, request))
         except ServiceError as error:
             response.refused.CopyFrom(_refused(error))
+        finally:
+            if meter.collection:  # one that breaks its bounds is no call
+                self._books.settle(meter)
         response.bill.CopyFrom(meter.bill())
         return response
 

@@ -31,6 +31,7 @@ from quintet_gateway.reembedding import Reembedder
 from quintet_gateway.refiner import Refiner
 from quintet_gateway.searching import Query, Searcher
 from quintet_gateway.status import StatusTeller
+from quintet_gateway.usage.ledger import Ledger
 from quintet_servicekit.deadline import Deadline
 from quintet_servicekit.priority import Priority, priority_now
 from quintet_servicekit.token_estimate import estimate_tokens
@@ -64,6 +65,7 @@ class GatewayServicer(GatewayServiceServicer):
         teller: StatusTeller,
         *,
         admission: Admission,
+        ledger: Ledger,
         prices: PriceTable,
         ask_plan: Plan,
         search_plan: Plan,
@@ -83,6 +85,7 @@ class GatewayServicer(GatewayServiceServicer):
         self._caches = caches
         self._teller = teller
         self._admission = admission
+        self._ledger = ledger
         self._prices = prices
         self._ask_plan = ask_plan
         self._search_plan = search_plan
@@ -91,36 +94,51 @@ class GatewayServicer(GatewayServiceServicer):
         self._max_question_chars = max_question_chars
 
     def _chain(
-        self, context: Context, plan: Plan | None = None, *, fail_if_degraded: bool = False
+        self,
+        context: Context,
+        plan: Plan | None = None,
+        *,
+        collection: str = "",
+        fail_if_degraded: bool = False,
     ) -> Chain:
         deadline = Deadline.of_call(context, self._ask_seconds)
         # What is planned is what is paid for; the rest is managing.
-        meter = Meter(self._prices) if plan else None
+        meter = Meter(self._prices, collection=collection) if plan else None
         return Chain(deadline, plan, meter=meter, fail_if_degraded=fail_if_degraded)
 
     def _asked(self, request: pb.AskRequest, context: Context) -> Chain:
         validate.question(request, max_chars=self._max_question_chars)
-        return self._chain(context, self._ask_plan, fail_if_degraded=request.fail_if_degraded)
+        return self._chain(
+            context,
+            self._ask_plan,
+            collection=request.collection,
+            fail_if_degraded=request.fail_if_degraded,
+        )
 
     async def Ask(self, request: pb.AskRequest, context: Context) -> pb.AskResponse:
         chain = self._asked(request, context)
-        with billed(chain.meter, context):
+        with billed(chain.meter, context, self._ledger):
             return await self._answers.whole(chain, request)
 
     async def AskStream(
         self, request: pb.AskRequest, context: Context
     ) -> AsyncGenerator[pb.AskStreamResponse]:
         chain = self._asked(request, context)
-        with billed(chain.meter, context):
+        with billed(chain.meter, context, self._ledger):
             async with aclosing(self._answers.stream(chain, request)) as events:
                 async for event in events:
                     yield event
 
     async def Search(self, request: pb.SearchRequest, context: Context) -> pb.SearchResponse:
         validate.query(request, max_chars=self._max_question_chars)
-        chain = self._chain(context, self._search_plan, fail_if_degraded=request.fail_if_degraded)
+        chain = self._chain(
+            context,
+            self._search_plan,
+            collection=request.collection,
+            fail_if_degraded=request.fail_if_degraded,
+        )
         tokens = estimate_tokens(request.query)
-        with billed(chain.meter, context):
+        with billed(chain.meter, context, self._ledger):
             async with self._admission.reserved(tokens, chain.meter):
                 return await self._searched(chain, request)
 
@@ -170,9 +188,9 @@ class GatewayServicer(GatewayServiceServicer):
         # Documents can wait, whatever the caller says; a person who asks cannot.
         priority_now.set(Priority.BULK)
         deadline = Deadline.of_call(context, default=float("inf"))
-        meter = Meter(self._prices)
-        stream = IngestStream(self._ingester, self._stream_limits, deadline, meter)
-        with billed(meter, context):
+        meter = Meter(self._prices, calls=0)  # each of its documents is one
+        stream = IngestStream(self._ingester, self._stream_limits, deadline, meter, self._ledger)
+        with billed(meter, context, self._ledger):
             async with aclosing(stream.acknowledgements(request_iterator)) as responses:
                 async for response in responses:
                     yield response
@@ -308,14 +326,15 @@ class GatewayServicer(GatewayServiceServicer):
         priority_now.set(Priority.BULK)
         deadline = Deadline.of_call(context, default=float("inf"))
         seconds = self._stream_limits.document_seconds
-        meter = Meter(self._prices)
+        meter = Meter(self._prices, collection=request.collection)
 
         def new_chain() -> Chain:
             return Chain(deadline.or_after(seconds), meter=meter.part(), fail_if_degraded=True)
 
-        with billed(meter, context):
+        with billed(meter, context, self._ledger):
             async with aclosing(self._reembedder.events(request, new_chain)) as events:
                 async for event in events:
+                    self._ledger.settle(meter)
                     yield event
 
     async def GetStatus(

@@ -10,6 +10,7 @@ from pydantic_settings import SettingsConfigDict
 from quintet_gateway.access.settings import AccessSettings
 from quintet_gateway.admission.settings import LimitSettings
 from quintet_gateway.billing.prices import SHIPPED
+from quintet_gateway.usage.settings import UsageSettings
 from quintet_servicekit.breaker_policy import BreakerSettings
 from quintet_servicekit.cache import CacheSettings
 from quintet_servicekit.postgres.settings import PostgresSettings
@@ -137,6 +138,9 @@ class Settings(PostgresSettings):
     prices_file: Path = SHIPPED
     """Price table by which bills are made, a YAML file; docs/cost.md describes it. The
     shipped one prices tokens at nothing and compute at what two virtual CPUs cost."""
+
+    usage: UsageSettings = UsageSettings()
+    """Where usage waits to be counted, for instance `QUINTET_GATEWAY_USAGE__FOLDER`."""
 
     ask_seconds: float = Field(30.0, gt=0, le=600)
     """Deadline of a question, and of every other unary call, whose caller gave none."""

@@ -7,6 +7,7 @@ from quintet_servicekit.identity import Scope
 _GATEWAY = "quintet.gateway.v1.GatewayService"
 _LINKS = "quintet.gateway.v1.LinkService"
 _EXPLAIN = "quintet.gateway.v1.ExplainService"
+_USAGE = "quintet.gateway.v1.UsageService"
 _KEYS = "quintet.gateway.v1.KeyService"
 _CACHE = "quintet.cache.v1.CacheService"
 _STATUS = "quintet.status.v1.StatusService"
@@ -23,6 +24,7 @@ _METHODS: dict[str, dict[Scope, str]] = {
         Scope.WRITE: "CreateLink DeleteLink AcceptSuggestion DismissSuggestion RenameDocument",
     },
     _EXPLAIN: {Scope.READ: "Explain"},
+    _USAGE: {Scope.READ: "GetUsage"},
     _KEYS: {Scope.ADMIN: "CreateKey ListKeys RevokeKey RotateKey"},
     # The gateway's own, beside those that it asks of the services.
     _CACHE: {Scope.ADMIN: "GetStats Purge"},

@@ -63,7 +63,7 @@ class Policy(_Model):
         scopes: tuple[tuple[Scope, str, Limits], ...] = (
             ("everybody", "", self.everybody),
             ("tenant", identity.tenant, own.tenant or self.tenant),
-            ("key", f"{identity.tenant}:{_short(identity.key)}", own.key or self.key),
+            ("key", f"{identity.tenant}:{short(identity.key)}", own.key or self.key),
         )
         return Applied(scopes)
 
@@ -94,7 +94,7 @@ def _windows(scopes: tuple[tuple[Scope, str, Limits], ...], unit: Unit) -> tuple
     )
 
 
-def _short(key: str) -> str:
+def short(key: str) -> str:
     """Return a key's id, or a digest of one that is long: a token's subject can be."""
     if len(key) <= 64:
         return key

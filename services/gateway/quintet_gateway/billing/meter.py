@@ -6,7 +6,9 @@ abandoned request took is in the metrics all the same.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import date
 from functools import cache
 
 from prometheus_client import Counter
@@ -53,15 +55,36 @@ class _Line:
     estimated: bool = False
     unpriced: bool = False
 
+    def add(self, more: _Line) -> None:
+        """Add another's numbers."""
+        self.input += more.input
+        self.cached_input += more.cached_input
+        self.output += more.output
+        self.embedding += more.embedding
+        self.compute_ns += more.compute_ns
+        self.cost += more.cost
+        self.saved += more.saved
+        self.estimated |= more.estimated
+        self.unpriced |= more.unpriced
+
 
 class Meter:
-    """The bill of one request, by the prices of the day on which it came."""
+    """The bill of one request, by the prices of the day on which it came.
 
-    def __init__(self, prices: PriceTable = FREE) -> None:
-        self._prices = prices
+    `collection` is what it is about. Who keeps books takes what is `due` as often as they
+    like; `calls` is what it adds to the number of calls there, which is 1 for what callers
+    count as one.
+    """
+
+    def __init__(self, prices: PriceTable = FREE, *, collection: str = "", calls: int = 1) -> None:
+        self.day: date = today()
+        self.collection = collection
+        self.calls = calls
+        self.prices = prices
         self._whole: Meter | None = None
-        self._day = today()
+        self._parts: dict[Meter, None] = {}
         self._lines: dict[tuple[str, str], _Line] = {}
+        self._due: dict[tuple[str, str], _Line] = {}
 
     @property
     def tokens(self) -> int:
@@ -70,11 +93,38 @@ class Meter:
             it.input + it.cached_input + it.output + it.embedding for it in self._lines.values()
         )
 
-    def part(self) -> Meter:
+    @property
+    def cost_nanos(self) -> int:
+        """What the request costs so far, to the nearest nano-unit."""
+        return _nanos(sum(it.cost for it in self._lines.values()))
+
+    def part(self, *, collection: str = "", calls: int = 0) -> Meter:
         """Return the meter of a part of the request: what it counts is counted here too."""
-        part = Meter(self._prices)
+        part = Meter(self.prices, collection=collection or self.collection, calls=calls)
         part._whole = self
         return part
+
+    def due(self) -> Iterator[pb.BillLine]:
+        """Yield what was counted since the last time, of its parts too; each thing once,
+        whether it is taken here or from the part that counted it.
+
+        Their sums are those of the bill: what was rounded off comes with the next ones.
+        """
+        if self._whole is not None:
+            self._whole._parts.pop(self, None)
+        while self._parts:
+            part, _ = self._parts.popitem()
+            yield from part.due()
+        lines, self._due = self._due, {}
+        for (hop, model), it in lines.items():
+            line = _message(hop, model, it)
+            yield line
+            rest = _Line(
+                cost=it.cost - line.cost_nanos * _PICOS_A_NANO,
+                saved=it.saved - line.saved_nanos * _PICOS_A_NANO,
+            )
+            if rest.cost or rest.saved:
+                self._due.setdefault((hop, model), _Line()).add(rest)
 
     def called(
         self,
@@ -94,7 +144,7 @@ class Meter:
         paid = _share(spent, fresh, of)
         waited_ns = round(seconds * 1e9) if fresh else 0
         saved_ns = use.saved.ToNanoseconds()
-        price = self._prices.of(hop, model, self._day)
+        price = self.prices.of(hop, model, self.day)
         cost = saved = 0
         if price is not None:
             cost = _amount(price, paid, waited_ns)
@@ -103,7 +153,7 @@ class Meter:
             saved += _compute(price, saved_ns)
             _cost(model, hop).inc(cost / _PICOS_A_MICRO)
             _saved(model, hop).inc(saved / _PICOS_A_MICRO)
-        elif self._prices is not FREE:
+        elif self.prices is not FREE:
             _unpriced(model, hop).inc()
         line = _Line(
             paid.input,
@@ -123,47 +173,48 @@ class Meter:
         saved."""
         for line in bill.lines:
             saved = line.cost_nanos + line.saved_nanos
-            if not saved or bill.currency != self._prices.currency:
+            if not saved or bill.currency != self.prices.currency:
                 continue
             _saved(line.model, line.hop).inc(saved * _PICOS_A_NANO / _PICOS_A_MICRO)
             self._add(line.hop, line.model, _Line(saved=saved * _PICOS_A_NANO))
 
     def bill(self) -> pb.Bill:
         """Return the bill so far; each line is rounded to the nearest nano-unit."""
-        bill = pb.Bill(currency=self._prices.currency)
+        bill = pb.Bill(currency=self.prices.currency)
         for (hop, model), it in self._lines.items():
-            line = bill.lines.add(
-                hop=hop,
-                model=model,
-                input_tokens=it.input,
-                cached_input_tokens=it.cached_input,
-                output_tokens=it.output,
-                embedding_tokens=it.embedding,
-                cost_nanos=_nanos(it.cost),
-                saved_nanos=_nanos(it.saved),
-                estimated=it.estimated,
-                unpriced=it.unpriced,
-            )
-            if it.compute_ns:
-                line.compute.FromNanoseconds(it.compute_ns)
+            line = bill.lines.add()
+            line.CopyFrom(_message(hop, model, it))
             bill.cost_nanos += line.cost_nanos
             bill.saved_nanos += line.saved_nanos
             bill.estimated |= it.estimated
         return bill
 
     def _add(self, hop: str, model: str, more: _Line) -> None:
-        line = self._lines.setdefault((hop, model), _Line())
-        line.input += more.input
-        line.cached_input += more.cached_input
-        line.output += more.output
-        line.embedding += more.embedding
-        line.compute_ns += more.compute_ns
-        line.cost += more.cost
-        line.saved += more.saved
-        line.estimated |= more.estimated
-        line.unpriced |= more.unpriced
-        if self._whole is not None:
-            self._whole._add(hop, model, more)
+        self._due.setdefault((hop, model), _Line()).add(more)
+        meter: Meter | None = self
+        while meter is not None:
+            meter._lines.setdefault((hop, model), _Line()).add(more)
+            if meter._whole is not None:
+                meter._whole._parts[meter] = None
+            meter = meter._whole
+
+
+def _message(hop: str, model: str, it: _Line) -> pb.BillLine:
+    line = pb.BillLine(
+        hop=hop,
+        model=model,
+        input_tokens=it.input,
+        cached_input_tokens=it.cached_input,
+        output_tokens=it.output,
+        embedding_tokens=it.embedding,
+        cost_nanos=_nanos(it.cost),
+        saved_nanos=_nanos(it.saved),
+        estimated=it.estimated,
+        unpriced=it.unpriced,
+    )
+    if it.compute_ns:
+        line.compute.FromNanoseconds(it.compute_ns)
+    return line
 
 
 def _fresh(use: cache_pb.CacheUse) -> tuple[int, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
 from opentelemetry import trace
@@ -21,13 +21,22 @@ BILL_KEY = "quintet-cost-bill-bin"
 """The whole `Bill`."""
 
 
+class Books(Protocol):
+    """Who takes from meters what is due; see `usage.ledger.Ledger`."""
+
+    def settle(self, meter: Meter) -> None: ...
+
+
 @contextmanager
-def billed(meter: Meter, context: grpc.aio.ServicerContext[Any, Any]) -> Iterator[None]:
-    """Tell the bill of what is within in the call's trailers and on its span, whatever way
-    it ends."""
+def billed(
+    meter: Meter, context: grpc.aio.ServicerContext[Any, Any], books: Books
+) -> Iterator[None]:
+    """Tell the bill of what is within in the call's trailers and on its span, and settle it,
+    whatever way it ends."""
     try:
         yield
     finally:
+        books.settle(meter)
         bill = meter.bill()
         add_trailers(
             context,

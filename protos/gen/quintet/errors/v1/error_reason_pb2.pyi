@@ -150,6 +150,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     "remaining", what is left of it, and "reset_ms", when all of it is.
     Example: {"limit": "tenant requests/60s", "remaining": "0", "reset_ms": "58210"}.
     """
+    ERROR_REASON_BUDGET_EXHAUSTED: _ErrorReason.ValueType  # 35
+    """RESOURCE_EXHAUSTED. What the call may cost at most is not left of the tenant's budget;
+    try again after RetryInfo: when the period ends, or soon where only calls under way
+    hold what is left. Metadata: "budget", which one it is, "limit_nanos", "remaining_nanos"
+    and "needed_nanos".
+    Example: {"budget": "tenant day", "limit_nanos": "5000000000", "remaining_nanos": "120",
+    "needed_nanos": "667000"}.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed. The gRPC status code that goes with each reason and the
@@ -278,5 +286,13 @@ ERROR_REASON_RATE_LIMITED: ErrorReason.ValueType  # 34
 as they may for now; try again after RetryInfo. Metadata: "limit", which one it is,
 "remaining", what is left of it, and "reset_ms", when all of it is.
 Example: {"limit": "tenant requests/60s", "remaining": "0", "reset_ms": "58210"}.
+"""
+ERROR_REASON_BUDGET_EXHAUSTED: ErrorReason.ValueType  # 35
+"""RESOURCE_EXHAUSTED. What the call may cost at most is not left of the tenant's budget;
+try again after RetryInfo: when the period ends, or soon where only calls under way
+hold what is left. Metadata: "budget", which one it is, "limit_nanos", "remaining_nanos"
+and "needed_nanos".
+Example: {"budget": "tenant day", "limit_nanos": "5000000000", "remaining_nanos": "120",
+"needed_nanos": "667000"}.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
