@@ -37,3 +37,10 @@ async def test_gauges_tell_what_the_database_holds_and_of_the_pool(
         ]
         assert 1 <= sum(connections) <= told("db_client_connections_max", pool="retriever")
         assert told("db_client_connections_pending_requests", pool="retriever") == 0
+        relay._OLDEST.set(60)
+    # Another one is active then: what this one saw last would outlast what it tells.
+    assert told("quintet_relay_active") == 0
+    for name in ("rows", "oldest_seconds"):
+        assert told(f"quintet_outbox_{name}") == 0
+    for name in ("collections", "documents", "chunks", "hnsw_bytes", "database_bytes"):
+        assert told(f"quintet_index_{name}") == 0

@@ -6,7 +6,9 @@ import psycopg
 from prometheus_client import Gauge
 from psycopg.rows import DictRow
 
-_COLLECTIONS = Gauge("quintet_index_collections", "Collections, at the active relay's last look.")
+_COLLECTIONS = Gauge(
+    "quintet_index_collections", "Collections, at the active relay's last look; 0 of the others."
+)
 _DOCUMENTS = Gauge("quintet_index_documents", "Documents of all collections, as above.")
 _CHUNKS = Gauge("quintet_index_chunks", "Chunks of all collections, as above.")
 _HNSW_BYTES = Gauge("quintet_index_hnsw_bytes", "Size of all HNSW indexes on disk, as above.")
@@ -25,3 +27,9 @@ async def measure(connection: psycopg.AsyncConnection[DictRow]) -> None:
     _CHUNKS.set(row["chunks"])
     _HNSW_BYTES.set(row["hnsw_bytes"])
     _DATABASE_BYTES.set(row["database_bytes"])
+
+
+def forget() -> None:
+    """Set the gauges to 0: another process tells from now on."""
+    for gauge in (_COLLECTIONS, _DOCUMENTS, _CHUNKS, _HNSW_BYTES, _DATABASE_BYTES):
+        gauge.set(0)

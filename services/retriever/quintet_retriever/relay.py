@@ -37,7 +37,9 @@ _RECONNECT_SECONDS = 1.0
 """Longest pause after the database failed, as long as readiness' own."""
 
 _ACTIVE = Gauge("quintet_relay_active", "1 while this process is its database's active relay.")
-_ROWS = Gauge("quintet_outbox_rows", "Rows in the outbox at the active relay's last look.")
+_ROWS = Gauge(
+    "quintet_outbox_rows", "Rows in the outbox at the active relay's last look; 0 of the others."
+)
 _OLDEST = Gauge("quintet_outbox_oldest_seconds", "Age of the oldest of these rows; 0 if none.")
 _RENEWALS = Counter("quintet_relay_renewals_total", "Times that trust in the news was extended.")
 
@@ -102,7 +104,11 @@ class Relay:
                 await self._pause()
         finally:
             if active:
-                _ACTIVE.set(0)
+                # What was seen last would outlast what the next active relay tells.
+                for gauge in (_ACTIVE, _ROWS, _OLDEST):
+                    gauge.set(0)
+                index_metrics.forget()
+                self._next_measure = 0.0
 
     async def _takes_over(self, connection: psycopg.AsyncConnection[DictRow]) -> bool:
         """Whether we have become the active one, and all that others know is forgotten:
