@@ -7,6 +7,7 @@ a call starts inherit it.
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -15,6 +16,14 @@ from dataclasses import dataclass
 DEFAULT_TENANT = "default"
 """The tenant of whom nobody distinguishes: of open mode, and of all that was there
 before there were tenants."""
+
+
+_TENANT = re.compile(r"[a-z0-9-]{1,63}")
+
+
+def is_tenant(name: str) -> bool:
+    """Whether that can be a tenant's name; the tables' constraints say the same."""
+    return _TENANT.fullmatch(name) is not None
 
 
 class Scope(enum.StrEnum):

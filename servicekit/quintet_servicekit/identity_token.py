@@ -7,7 +7,6 @@ protects from.
 
 from __future__ import annotations
 
-import re
 import time
 from collections import OrderedDict
 from pathlib import Path
@@ -16,7 +15,7 @@ import jwt
 
 from quintet_servicekit import telemetry
 from quintet_servicekit.errors import Reason, ServiceError
-from quintet_servicekit.identity import ANYBODY, Identity, Scope
+from quintet_servicekit.identity import ANYBODY, Identity, Scope, is_tenant
 from quintet_servicekit.incoming import Metadata
 from quintet_servicekit.key_files import (
     KeyFileError,
@@ -35,7 +34,6 @@ ALGORITHM = "EdDSA"
 MAX_TOKENS = 10_000
 """Tokens that are remembered, some 700 bytes each; the least recently used goes."""
 MAX_TOKEN_CHARS = 2_048
-_TENANT = re.compile(r"[a-z0-9-]{1,63}")
 
 
 class Signer:
@@ -152,7 +150,7 @@ class TokenVerifier:
                 options={"require": ["exp", "iat", "aud", "iss", "sub", "tenant", "scope"]},
             )
             tenant, subject = str(claims["tenant"]), str(claims["sub"])
-            if not _TENANT.fullmatch(tenant):
+            if not is_tenant(tenant):
                 raise jwt.InvalidTokenError("of an impossible tenant")
             identity = Identity(tenant, subject, Scope(claims["scope"]))
         except (jwt.PyJWTError, ValueError) as error:

@@ -13,7 +13,7 @@ from quintet.gateway.v1 import key_service_pb2_grpc as pb_grpc
 from quintet_gateway.access.keys import Keys
 from quintet_gateway.access.models import KeyRecord
 from quintet_servicekit.errors import Reason, ServiceError
-from quintet_servicekit.identity import Scope, current
+from quintet_servicekit.identity import Scope, current, is_tenant
 from quintet_servicekit.validation import Checks
 
 SERVICE = "quintet.gateway.v1.KeyService"
@@ -24,7 +24,6 @@ MAX_LIFETIME_SECONDS = 10 * 366 * 86_400
 MAX_OVERLAP_SECONDS = 90 * 86_400
 DEFAULT_OVERLAP_SECONDS = 86_400.0
 
-_TENANT = re.compile(r"[a-z0-9-]{1,63}")
 _ID = re.compile(r"[a-z2-7]{12}")
 _SCOPES = {
     pb.KEY_SCOPE_UNSPECIFIED: Scope.READ,
@@ -111,7 +110,7 @@ class KeyServicer(pb_grpc.KeyServiceServicer):
 
 
 def _check_tenant(checks: Checks, tenant: str) -> None:
-    if tenant and not _TENANT.fullmatch(tenant):
+    if tenant and not is_tenant(tenant):
         checks.refuse("tenant", "must be 1 to 63 of a-z, 0-9 and hyphens")
 
 

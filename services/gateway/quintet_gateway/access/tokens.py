@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import time
 from collections import OrderedDict
 from typing import Any, Protocol
@@ -15,13 +14,12 @@ from quintet_gateway.access.ring import refused
 from quintet_gateway.access.settings import JwtSettings
 from quintet_servicekit import telemetry
 from quintet_servicekit.errors import Reason, ServiceError
-from quintet_servicekit.identity import Identity, Scope
+from quintet_servicekit.identity import Identity, Scope, is_tenant
 
 MAX_SUBJECT_CHARS = 255
 """Of ASCII, as OpenID Connect has it."""
 MAX_TOKEN_CHARS = 6_000
 """Longest token that is read; a call's metadata have 8 KiB in all."""
-_TENANT = re.compile(r"[a-z0-9-]{1,63}")
 
 
 class Keys(Protocol):
@@ -103,7 +101,7 @@ class ProviderTokens:
         if not is_plain or not 1 <= len(subject) <= MAX_SUBJECT_CHARS:
             raise refused(f"the token's subject is not 1 to {MAX_SUBJECT_CHARS} of ASCII")
         tenant = claims.get(settings.tenant_claim)
-        if not isinstance(tenant, str) or not _TENANT.fullmatch(tenant):
+        if not isinstance(tenant, str) or not is_tenant(tenant):
             raise refused(f"the token's claim {settings.tenant_claim} names no tenant")
         granted = claims.get(settings.scope_claim, "")
         words = granted.split() if isinstance(granted, str) else granted
