@@ -16,6 +16,9 @@ from bench.machine import circumstances
 from bench.report import Report
 from bench.runner import NAMES
 
+# All benches at once, beside other tests.
+pytestmark = pytest.mark.timeout(330)
+
 MEMBERS = {"name", "value", "unit", "compared_with", "ratio", "goal", "met", "spread"}
 
 
