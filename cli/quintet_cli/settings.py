@@ -57,10 +57,12 @@ class Settings:
     def from_environment(cls) -> Settings:
         """Return the settings that the environment gives.
 
-        Raises `CliError` for a timeout that is no positive number, and for a file without
-        a key.
+        Raises `CliError` for a timeout that is no positive number, for a file without a key,
+        and for a key that none can be.
         """
         key, file = os.environ.get(API_KEY, "").strip(), os.environ.get(API_KEY_FILE)
+        if key:
+            _check_key(key, f"${API_KEY}")
         return cls(
             address=os.environ.get(ADDRESS) or None,
             state_dir=Path(os.environ.get(STATE_DIR) or ".quintet"),
@@ -85,7 +87,14 @@ def read_key(file: Path) -> str:
         key = ""
     if not key:
         raise CliError(f"{file} holds no API key", advice=KEY_ADVICE, reason="NO_KEY")
+    _check_key(key, str(file))
     return key
+
+
+def _check_key(key: str, where: str) -> None:
+    # Metadata can hold no other; gRPC's own error does not say what is wrong.
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        raise CliError(f"{where} must hold one API key", advice=KEY_ADVICE, reason="NO_KEY")
 
 
 def _seconds(text: str) -> float | None:

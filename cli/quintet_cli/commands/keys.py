@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from quintet.gateway.v1 import key_service_pb2 as pb
@@ -23,8 +25,8 @@ def create(
     )
     if days is not None:
         request.lifetime.FromMilliseconds(round(days * 86_400_000))
-    _check_new(out)
-    response = asyncio.run(_create(settings, request))
+    with _made_before(out):
+        response = asyncio.run(_create(settings, request))
     _hand_over(settings, response, out)
 
 
@@ -39,8 +41,8 @@ def rotate(
     """Make a key in the place of another; print it, or write it to `out`."""
     request = pb.RotateKeyRequest(key_id=key_id, tenant=tenant)
     request.overlap.FromMilliseconds(round(overlap_hours * 3_600_000))
-    _check_new(out)
-    response = asyncio.run(_rotate(settings, request))
+    with _made_before(out):
+        response = asyncio.run(_rotate(settings, request))
     _hand_over(settings, response, out)
     if not settings.json:
         console(stderr=True).print(f"{key_id} goes on working for {overlap_hours:g} hours.")
@@ -97,9 +99,25 @@ async def _revoke(settings: Settings, request: pb.RevokeKeyRequest) -> None:
         console().print(f"{response.key.id} ({shown(response.key.name)}) is refused from now on.")
 
 
-def _check_new(out: Path | None) -> None:
-    if out is not None and out.exists():
-        raise CliError(f"{out} is there already", advice="name a new file", usage=True)
+@contextmanager
+def _made_before(out: Path | None) -> Iterator[None]:
+    """Make the file before the key: one that could not be written would be lost."""
+    if out is None:
+        yield
+        return
+    try:
+        out.touch(mode=0o600, exist_ok=False)
+    except FileExistsError:
+        raise CliError(f"{out} is there already", advice="name a new file", usage=True) from None
+    except OSError as error:
+        raise CliError(
+            f"{out} cannot be written: {error.strerror}", advice="name another file", usage=True
+        ) from None
+    try:
+        yield
+    except BaseException:
+        out.unlink()
+        raise
 
 
 def _hand_over(
@@ -107,7 +125,6 @@ def _hand_over(
 ) -> None:
     key = response.key
     if out is not None:
-        out.touch(mode=0o600, exist_ok=False)
         out.write_text(response.secret_key + "\n", encoding="ascii")
     if settings.json:
         told = {**as_json(key)} if out is not None else as_json(response)
