@@ -110,9 +110,10 @@ class ServiceSettings(BaseSettings):
 
     # A service's own configuration is laid over this one.
     # Without the last, one variable of a part would undo the service's own defaults
-    # for the rest of it.
+    # for the rest of it. Errors go to the log, and what is wrong may be a password's URL.
     model_config = SettingsConfigDict(
         frozen=True,
+        hide_input_in_errors=True,
         extra="ignore",
         env_nested_delimiter="__",
         nested_model_default_partial_update=True,

@@ -104,7 +104,10 @@ def settings_class(name: str) -> type[ServiceSettings]:
 
 def settings(overlay: str, name: str, monkeypatch: MonkeyPatch) -> ServiceSettings:
     for variable, value in variables(overlay, name).items():
-        monkeypatch.setenv(variable, value)
+        given = value
+        if value == "secret" and variable.endswith("_URL"):
+            given = "redis://there" if "REDIS" in variable else "postgresql://there/quintet"
+        monkeypatch.setenv(variable, given)
     return settings_class(name)()
 
 

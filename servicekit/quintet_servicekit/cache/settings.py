@@ -3,7 +3,8 @@ its variables are `QUINTET_<SERVICE>_CACHE__REDIS_URL` and so on."""
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from redis.asyncio.connection import parse_url
 
 
 class CacheSettings(BaseModel):
@@ -47,3 +48,14 @@ class CacheSettings(BaseModel):
     lease_wait_seconds: float = Field(10.0, ge=0, le=600)
     """Longest wait for a value that another replica computes, before it is computed
     here too."""
+
+    @field_validator("redis_url")
+    @classmethod
+    def _can_be_read(cls, url: SecretStr) -> SecretStr:
+        try:
+            if url.get_secret_value():
+                parse_url(url.get_secret_value())
+        except ValueError:
+            # Its message may quote what it takes for a port.
+            raise ValueError("must be a URL of Redis") from None
+        return url

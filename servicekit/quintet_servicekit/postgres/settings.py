@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field, SecretStr
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+from pydantic import Field, SecretStr, field_validator
 
 from quintet_servicekit.settings import ServiceSettings
 
@@ -34,3 +36,15 @@ class PostgresSettings(ServiceSettings):
     migration_lock_timeout_seconds: float = Field(30.0, gt=0, le=3600)
     """How long a starting replica waits for another's migration, and a migration
     for locks on tables, before it is tried again."""
+
+    @field_validator("database_url", "owner_database_url")
+    @classmethod
+    def _can_be_read(cls, url: SecretStr) -> SecretStr:
+        try:
+            ports = str(conninfo_to_dict(url.get_secret_value()).get("port") or "")
+            [int(port) for port in ports.split(",") if port]
+        except (psycopg.Error, ValueError):
+            # libpq's own message quotes it, with its password. A password that is not
+            # percent-encoded may be read as a port.
+            raise ValueError("must be a connection URI of PostgreSQL") from None
+        return url
