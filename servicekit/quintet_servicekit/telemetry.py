@@ -36,6 +36,9 @@ EXPORT_DELAY_MS = 500
 """Longest wait of a span before it is exported: short enough that a person who
 asks for the trace of an answer just given finds it."""
 
+END_SECONDS = 2.0
+"""How long the end of a process waits until its last spans are taken."""
+
 
 @cache
 def tracer() -> trace.Tracer:
@@ -70,6 +73,23 @@ def exemplar_of(span: trace.Span) -> dict[str, str] | None:
     if not context.trace_flags.sampled:
         return None
     return {"trace_id": trace.format_trace_id(context.trace_id)}
+
+
+class SpanExport(BatchSpanProcessor):
+    """Exports spans in batches, and the last ones for `END_SECONDS` at most: a receiver that
+    is away would hold the end of the process up for half a minute."""
+
+    def __init__(self, exporter: OTLPSpanExporter) -> None:
+        super().__init__(exporter, schedule_delay_millis=EXPORT_DELAY_MS)
+        self._receiver = exporter
+
+    def shutdown(self) -> None:
+        """Export the last spans; those that are not taken in time are dropped."""
+        giving_up = threading.Timer(END_SECONDS, self._receiver.shutdown)
+        giving_up.daemon = True
+        giving_up.start()
+        super().shutdown()  # type: ignore[no-untyped-call]
+        giving_up.cancel()
 
 
 def configure(name: str, settings: ServiceSettings) -> TracerProvider:
@@ -108,9 +128,7 @@ def configure(name: str, settings: ServiceSettings) -> TracerProvider:
             endpoint=settings.otlp_endpoint,
             insecure=not settings.otlp_endpoint.startswith("https://"),
         )
-        provider.add_span_processor(
-            BatchSpanProcessor(exporter, schedule_delay_millis=EXPORT_DELAY_MS)
-        )
+        provider.add_span_processor(SpanExport(exporter))
     trace.set_tracer_provider(provider)
     return provider
 

@@ -212,7 +212,7 @@ def test_a_pod_may_take_as_long_to_end_as_its_service_does(
     for name in SERVICES:
         has = settings(overlay, name, monkeypatch)
         grace = pods(overlay)[name]["spec"]["terminationGracePeriodSeconds"]
-        assert grace >= has.lame_duck_seconds + has.drain_seconds + 5
+        assert grace >= has.lame_duck_seconds + has.drain_seconds + 10
 
 
 def quantity(text: str) -> float:
