@@ -66,16 +66,16 @@ class Asked:
 
 async def asked(stub: Any, data: Path, prefix: str = "eval") -> dict[str, list[Asked]]:
     """Ingest the sets into collections of their own and return what was answered."""
-    xquad = _lines(data / "xquad32-dev" / "corpus.jsonl")
+    xquad = lines(data / "xquad32-dev" / "corpus.jsonl")
     halves = {it["_id"]: place % 2 for place, it in enumerate(xquad)}
     names = [f"{prefix}-xquad-{half}" for half in (0, 1)]
     for half, name in enumerate(names):
-        await _ingest(stub, name, (it for it in xquad if halves[it["_id"]] == half))
-    await _ingest(stub, f"{prefix}-clapnq", _lines(data / "clapnq" / "corpus.jsonl"))
-    questions = _lines(data / "xquad32-dev" / "queries.jsonl")
+        await ingested_as(stub, name, (it for it in xquad if halves[it["_id"]] == half))
+    await ingested_as(stub, f"{prefix}-clapnq", lines(data / "clapnq" / "corpus.jsonl"))
+    questions = lines(data / "xquad32-dev" / "queries.jsonl")
     there = [(names[halves[it["gold_doc"]]], it) for it in questions]
     elsewhere = [(names[1 - halves[it["gold_doc"]]], {**it, "answers": []}) for it in questions]
-    clapnq = [(f"{prefix}-clapnq", it) for it in _lines(data / "clapnq" / "queries.jsonl")]
+    clapnq = [(f"{prefix}-clapnq", it) for it in lines(data / "clapnq" / "queries.jsonl")]
     return {
         "xquad": await _answers(stub, [*there, *elsewhere]),
         "clapnq": await _answers(stub, clapnq),
@@ -87,10 +87,10 @@ def answered(found: Sequence[Asked]) -> Row:
     had = [it for it in found if it.references]
     return {
         "questions": len(had),
-        "contained": _mean(it.contained for it in had),
-        "f1": _mean(it.f1 for it in had),
-        "exact": _mean(it.exact for it in had),
-        "words": _mean(len(it.answer.split()) for it in had),
+        "contained": mean(it.contained for it in had),
+        "f1": mean(it.f1 for it in had),
+        "exact": mean(it.exact for it in had),
+        "words": mean(len(it.answer.split()) for it in had),
     }
 
 
@@ -102,9 +102,9 @@ def refusals(found: Sequence[Asked], threshold: float) -> Row:
     had_none = [it for it in held_out if not it.references]
     return {
         "threshold": threshold,
-        "answered right": _mean(it.contained and it.answerability >= threshold for it in had),
-        "refused wrongly": _mean(it.answerability < threshold for it in had),
-        "refused rightly": _mean(it.answerability < threshold for it in had_none),
+        "answered right": mean(it.contained and it.answerability >= threshold for it in had),
+        "refused wrongly": mean(it.answerability < threshold for it in had),
+        "refused rightly": mean(it.answerability < threshold for it in had_none),
     }
 
 
@@ -123,7 +123,8 @@ async def figures(stub: Any, data: Path) -> dict[str, Any]:
     }
 
 
-async def _ingest(stub: Any, name: str, corpus: Iterable[Row]) -> None:
+async def ingested_as(stub: Any, name: str, corpus: Iterable[Row]) -> None:
+    """Bring a corpus in as a new collection of that name."""
     await stub.CreateCollection(pb.CreateCollectionRequest(name=name))
     requests = [
         pb.IngestRequest(
@@ -159,14 +160,16 @@ async def _answers(stub: Any, questions: Sequence[tuple[str, Row]]) -> list[Aske
     return await asyncio.gather(*(answer(*it) for it in questions))
 
 
-def _mean(values: Iterable[float]) -> float:
+def mean(values: Iterable[float]) -> float:
+    """Return the mean of at least one value."""
     listed = list(values)
     return sum(listed) / len(listed)
 
 
-def _lines(path: Path) -> list[Row]:
-    with path.open(encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines]
+def lines(path: Path) -> list[Row]:
+    """Return the objects of a file that has one a line."""
+    with path.open(encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
 
 
 async def main() -> None:

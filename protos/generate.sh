@@ -22,5 +22,6 @@ PATH="$venv/bin:$PATH" "$venv/bin/python" -m grpc_tools.protoc -I . \
 # Messages without a service have no stubs.
 find "$out/quintet/errors" "$out/quintet/gateway/v1/kept_answer_pb2_grpc.py"* \
     "$out/quintet/gateway/v1/bill_pb2_grpc.py"* \
+    "$out/quintet/gateway/v1/routing_pb2_grpc.py"* \
     -name '*_pb2_grpc.py*' -delete
 for package in "$out"/quintet/*/v1; do : >"$package/py.typed"; done

@@ -41,6 +41,8 @@ async def answer(
                 whole.consistency_token = event.completed.consistency_token
                 whole.model_revision = event.completed.model_revision
                 whole.prompt_revision = event.completed.prompt_revision
+                whole.template = event.completed.template
+                whole.template_revision = event.completed.template_revision
                 whole.degradations.extend(event.completed.degradations)
                 whole.dropped_sentences = event.completed.dropped_sentences
                 whole.removed_loads = event.completed.removed_loads
@@ -50,6 +52,8 @@ async def answer(
                 whole.prompt_hash = event.completed.prompt_hash
                 if event.completed.HasField("abstention"):
                     whole.abstention.CopyFrom(event.completed.abstention)
+                if event.completed.HasField("routing"):
+                    whole.routing.CopyFrom(event.completed.routing)
         on_event(event)
     if not completed:
         raise CliError("the answer ended before it was complete", advice="ask again")

@@ -33,6 +33,7 @@ from quintet_cli.arguments import (
     Passages,
     Question,
     Refine,
+    Template,
     Waterfall,
 )
 from quintet_cli.cache_app import cache
@@ -40,6 +41,7 @@ from quintet_cli.collection_app import collections
 from quintet_cli.document_app import documents
 from quintet_cli.errors import CliError
 from quintet_cli.explain_app import add_explain
+from quintet_cli.feedback_app import feedback
 from quintet_cli.key_app import keys
 from quintet_cli.link_app import links
 from quintet_cli.options import command
@@ -57,6 +59,7 @@ app.add_typer(collections, name="collections")
 app.add_typer(cache, name="cache")
 app.add_typer(links, name="links")
 app.add_typer(keys, name="keys")
+app.add_typer(feedback, name="feedback")
 add_explain(app)
 add_usage(app)
 
@@ -123,6 +126,7 @@ def ask(
     collection: Collection = DEFAULT_COLLECTION,
     passages: Passages = 0,
     model: Model = "",
+    template: Template = "",
     filters: Filters = None,
     mode: ModeOption = Mode.HYBRID,
     cache: CacheOption = CacheChoice.DEFAULT,
@@ -149,6 +153,7 @@ def ask(
         collection=collection,
         passages=passages,
         model=model,
+        template=template,
         conditions=filters or (),
         mode=mode,
         cache=cache,

@@ -62,6 +62,7 @@ class Asked:
     collection: str
     passages: int = 0
     model: str = ""
+    template: str = ""
     conditions: Sequence[str] = ()
     """Of the form key=value; see `filters.parsed`."""
     mode: Mode = Mode.HYBRID
@@ -88,6 +89,7 @@ Passages = Annotated[
     int, typer.Option(min=0, max=50, help="Most passages to answer from; 0: the gateway's 5.")
 ]
 Model = Annotated[str, typer.Option(help="Generator's model; see `quintet status`.")]
+Template = Annotated[str, typer.Option(help="Prompt template; default: the one that is assigned.")]
 Filters = Annotated[
     list[str] | None,
     typer.Option(

@@ -12,6 +12,7 @@ from typing import TypeVar
 import grpc
 
 from quintet.gateway.v1.explain_service_pb2_grpc import ExplainServiceStub
+from quintet.gateway.v1.feedback_service_pb2_grpc import FeedbackServiceStub
 from quintet.gateway.v1.gateway_service_pb2_grpc import GatewayServiceStub
 from quintet.gateway.v1.key_service_pb2_grpc import KeyServiceStub
 from quintet.gateway.v1.link_service_pb2_grpc import LinkServiceStub
@@ -44,6 +45,7 @@ class Gateway:
         self._peer = Peer("gateway", SERVICE, authorization=authorization)
         self.explain = ExplainServiceStub(channel)
         self.usage = UsageServiceStub(channel)
+        self.feedback = FeedbackServiceStub(channel)
         self._timeout = timeout
 
     async def unary(

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from quintet.gateway.v1.explain_service_pb2 import AnswerRecord, RecordedPassage
 from quintet.gateway.v1.gateway_service_pb2 import BreakerState, Hop, LeftOutReason
+from quintet.gateway.v1.routing_pb2 import Routing
 from quintet.retriever.v1.retriever_service_pb2 import SearchMode
 from quintet_cli import cache_use, cost, degradation, render
 from quintet_cli.terminal import day, one_line, seconds, shown, table
@@ -54,12 +55,22 @@ def _facts(record: AnswerRecord) -> Iterator[tuple[str, str]]:
     yield "embedding", _model(record.embedding_model, record.embedding_revision)
     yield "model", _model(record.model, record.model_revision)
     if record.model:
-        yield "template", _model(request.template or "answer", record.prompt_revision)
+        yield "routed", _routing(record.routing) if record.HasField("routing") else ""
+        # Records of before there were revisions of each have that of all.
+        revision = record.template_revision or record.prompt_revision
+        yield "template", _model(request.template or "answer", revision)
         yield "prompt", short(record.prompt_hash)
     yield "scores", "; ".join(_scores(record))
     yield "tokens", cache_use.tokens(record.usage) if record.usage.ByteSize() else ""
     yield "cost", cost.line(record.bill).removeprefix("cost ")
     yield "trace", record.trail.trace_id
+
+
+def _routing(routing: Routing) -> str:
+    sign, kind = ("≥", "easy") if routing.easy else ("<", "hard")
+    told = ", ".join(f"{it.name} {it.value:.2f} → {it.weight:+.2f}" for it in routing.features)
+    why = told or "a question that cannot be judged"
+    return f"{kind}: {routing.ease:.2f} {sign} {routing.threshold:.2f} ({why})"
 
 
 def _outcome(record: AnswerRecord) -> str:

@@ -137,14 +137,15 @@ def _sentences(text: str) -> list[str]:
     return re.split(r"(?<=[.!?])\s+", text)
 
 
-_DIGESTS = ("model's revision", "templates' revision", "prompt")
+_DIGESTS = ("model's revision", "template's revision", "prompt")
 
 
 def _settings(record: AnswerRecord, response: AskResponse) -> Iterator[Difference]:
     pairs = {
         "model": (record.model, response.model),
         "model's revision": (record.model_revision, response.model_revision),
-        "templates' revision": (record.prompt_revision, response.prompt_revision),
+        "template": (record.template, response.template),
+        "template's revision": (record.template_revision, response.template_revision),
         "prompt": (record.prompt_hash, response.prompt_hash),
         "degradations": (
             ", ".join(it.hop for it in record.degradations),

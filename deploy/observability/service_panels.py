@@ -183,6 +183,22 @@ OWN_PANELS: dict[str, dict[str, list[Panel]]] = {
                 "ops",
                 (rate("quintet_answer_records_total", "", "outcome"), "{{outcome}}"),
             ),
+            lines(
+                "Questions routed, by model",
+                "ops",
+                (
+                    rate("quintet_gateway_routed_questions_total", "", "model, difficulty"),
+                    "{{difficulty}} to {{model}}",
+                ),
+            ),
+            lines(
+                "Ratings of answers, by template and score",
+                "ops",
+                (
+                    rate("quintet_gateway_ratings_total", "", "template, score"),
+                    "{{template}} {{score}}",
+                ),
+            ),
         ],
     },
     "tokenizer": {
@@ -271,6 +287,14 @@ OWN_PANELS: dict[str, dict[str, list[Panel]]] = {
     },
     "generator": {
         "Work": [
+            lines(
+                "Answers, by model and template",
+                "ops",
+                (
+                    rate("quintet_generator_answers_total", "", "model, template"),
+                    "{{model}} {{template}}",
+                ),
+            ),
             quantiles(
                 "Time to the first piece of an answer",
                 "quintet_generator_time_to_first_token_seconds",

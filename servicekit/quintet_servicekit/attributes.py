@@ -42,6 +42,11 @@ COST_NANOS: Final = "quintet.cost.nanos"
 COST_SAVED_NANOS: Final = "quintet.cost.saved_nanos"
 """Both in nano-units of the price table's currency."""
 
+TEMPLATE: Final = "quintet.template"
+TEMPLATE_REVISION: Final = "quintet.template.revision"
+ROUTING_EASE: Final = "quintet.routing.ease"
+ROUTING_EASY: Final = "quintet.routing.easy"
+
 BATCH_TEXTS: Final = "quintet.batch.texts"
 BATCH_TOKENS: Final = "quintet.batch.tokens"
 BATCH_CALLERS: Final = "quintet.batch.callers"

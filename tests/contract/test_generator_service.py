@@ -155,6 +155,17 @@ async def test_answers_and_models_tell_the_revision_of_the_prompts(stub: Any) ->
     assert len(bytes.fromhex(model.prompt_revision)) == 32
 
 
+async def test_templates_are_listed_and_each_answer_tells_its_own(stub: Any) -> None:
+    listed = (await stub.ListModels(pb.ListModelsRequest())).templates
+    assert [it.name for it in listed] == ["answer", "answer-full"]
+    for template in listed:
+        assert template.version >= 1
+        events = [it async for it in stub.GenerateStream(request(template=template.name))]
+        whole = await stub.Generate(request(template=template.name))
+        for told in (events[-1].completed, whole):
+            assert (told.template, told.template_revision) == (template.name, template.revision)
+
+
 async def test_an_extractive_answer_is_not_kept_for_it_costs_less_than_asking(stub: Any) -> None:
     for _ in range(2):
         assert not (await stub.Generate(request())).HasField("cache")

@@ -9,6 +9,7 @@ from typing import Any, cast
 from quintet.gateway.v1 import gateway_service_pb2 as pb
 from quintet.generator.v1 import generator_service_pb2 as generator_pb
 from quintet.tokenizer.v1 import tokenizer_service_pb2 as tokenizer_pb
+from quintet_gateway.catalog import Template
 from quintet_gateway.clients import Services
 from quintet_gateway.degradation import Degradations
 from quintet_gateway.question import AskLimits
@@ -30,6 +31,7 @@ LIMITS = AskLimits(
     refining=RefiningLimits(refine_candidates=20, merged_tokens=512),
 )
 """The shipped ones, but for the staleness."""
+TEMPLATE = Template("answer", "t")
 
 BIG, SMALL, EXTRACTIVE = (
     generator_pb.Model(name=name, backend=backend)

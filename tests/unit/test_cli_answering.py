@@ -7,6 +7,7 @@ from typing import Any, cast
 from quintet.cache.v1.cache_service_pb2 import CacheUse
 from quintet.gateway.v1 import bill_pb2 as bill_pb
 from quintet.gateway.v1 import gateway_service_pb2 as pb
+from quintet.gateway.v1 import routing_pb2 as routing_pb
 from quintet_cli.answering import answer
 from quintet_cli.connection import Gateway
 
@@ -26,6 +27,9 @@ COMPLETED = pb.Completed(
     removed_loads=2,
     answer_id="i",
     prompt_hash="h",
+    template="t",
+    template_revision="tr",
+    routing=routing_pb.Routing(model="m", ease=0.9),
     bill=bill_pb.Bill(cost_nanos=3),
 )
 

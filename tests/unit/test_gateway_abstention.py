@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 from typing import Any, cast
 
 import pytest
-from support.asking import BIG, LIMITS, SERVICES, BrokenChain
+from support.asking import BIG, LIMITS, SERVICES, TEMPLATE, BrokenChain
 
 from quintet.gateway.v1 import gateway_service_pb2 as pb
 from quintet.generator.v1 import generator_service_pb2 as generator_pb
@@ -73,7 +73,7 @@ class Unsupported(BrokenChain):
 
 async def events_of(chain: BrokenChain, **fields: Any) -> list[pb.AskStreamResponse]:
     request = pb.AskRequest(collection="notes", **fields)
-    question = Question(request, BIG, (), EmbeddingModel(MODEL, "r"), Need(), LIMITS)
+    question = Question(request, BIG, (), EmbeddingModel(MODEL, "r"), Need(), LIMITS, TEMPLATE)
     events = Answerer(SERVICES).events(cast(Chain, chain), question, [hit(0.05)])
     return [event async for event in events]
 

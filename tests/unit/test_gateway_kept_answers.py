@@ -8,22 +8,26 @@ import pytest
 from google.protobuf.struct_pb2 import Value
 from hypothesis import given
 from hypothesis import strategies as st
-from support.asking import LIMITS
+from support.asking import LIMITS, TEMPLATE
 
 from quintet.gateway.v1 import bill_pb2 as bill_pb
 from quintet.gateway.v1 import gateway_service_pb2 as pb
+from quintet.gateway.v1 import routing_pb2 as routing_pb
 from quintet.generator.v1 import generator_service_pb2 as generator_pb
 from quintet.retriever.v1 import retriever_service_pb2 as retriever_pb
-from quintet_gateway.catalog import EmbeddingModel
+from quintet_gateway.catalog import EmbeddingModel, Template
 from quintet_gateway.events import Collector, events_of
 from quintet_gateway.freshness import Freshness, Need
 from quintet_gateway.kept import digest
 from quintet_gateway.question import AskLimits, Question
+from quintet_gateway.routing.route import Route
 from quintet_servicekit.consistency import Epoch, decode_token, encode_token
 from quintet_servicekit.epochs import EpochWatch
 from quintet_servicekit.errors import Reason, ServiceError
 
 MODEL = generator_pb.Model(name="m", revision="r", prompt_revision="p")
+EASY = generator_pb.Model(name="easy", revision="r")
+NEWER = generator_pb.Model(name="easy", revision="s")
 EMBEDDING = EmbeddingModel("e", "er")
 
 
@@ -31,11 +35,13 @@ def question(
     model: generator_pb.Model = MODEL,
     embedding: EmbeddingModel = EMBEDDING,
     limits: AskLimits = LIMITS,
+    template: Template = TEMPLATE,
+    route: Route | None = None,
     **fields: object,
 ) -> Question:
     request = pb.AskRequest(collection="notes", question="Who?")
     request.MergeFrom(pb.AskRequest(**fields))  # type: ignore[arg-type]
-    return Question(request, model, (), embedding, Need(), limits)
+    return Question(request, model, (), embedding, Need(), limits, template, route)
 
 
 def a_filter(value: str) -> retriever_pb.Filter:
@@ -50,15 +56,16 @@ OTHERS = {
     "filter": question(filter=a_filter("a")),
     "another filter": question(filter=a_filter("b")),
     "mode": question(mode=retriever_pb.SEARCH_MODE_DENSE),
-    "template": question(template="brief"),
+    "template": question(template=Template("brief", "t")),
+    "template's revision": question(template=Template("answer", "u")),
+    "route": question(route=Route(EASY, MODEL, 0.8)),
+    "route's threshold": question(route=Route(EASY, MODEL, 0.7)),
+    "easy model's revision": question(route=Route(NEWER, MODEL, 0.8)),
     "max_tokens": question(max_tokens=7),
     "temperature": question(temperature=0.5),
     "seed": question(seed=0),
     "model": question(generator_pb.Model(name="n", revision="r", prompt_revision="p")),
     "model's revision": question(generator_pb.Model(name="m", revision="s", prompt_revision="p")),
-    "templates' revision": question(
-        generator_pb.Model(name="m", revision="r", prompt_revision="q")
-    ),
     "embedding model": question(embedding=EmbeddingModel("f", "er")),
     "embedding's revision": question(embedding=EmbeddingModel("e", "es")),
     "only what is grounded": question(grounded_only=True),
@@ -79,6 +86,8 @@ def test_what_does_not_decide_an_answer_is_not_in_its_key() -> None:
         question(mode=retriever_pb.SEARCH_MODE_HYBRID),
         question(temperature=0.0),
         question(refinement=pb.Refinement()),
+        question(trial_unit="somebody"),
+        question(generator_pb.Model(name="m", revision="r", prompt_revision="of all templates")),
         question(cache=pb.CACHE_POLICY_SEMANTIC),
         question(consistency=retriever_pb.Consistency(fully_consistent=True)),
     ]
@@ -175,6 +184,9 @@ def test_an_answer_comes_whole_out_of_its_own_events() -> None:
         bill=bill_pb.Bill(cost_nanos=3),
         answer_id="i",
         prompt_hash="h",
+        template="t",
+        template_revision="tr",
+        routing=routing_pb.Routing(model="m", ease=0.9),
     )
     # A field that is added to the answer must be added to its events too.
     assert {field.name for field, _ in response.ListFields()} == {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import cast
 
 import pytest
-from support.asking import BIG, EXTRACTIVE, LIMITS, SERVICES, SMALL, BrokenChain
+from support.asking import BIG, EXTRACTIVE, LIMITS, SERVICES, SMALL, TEMPLATE, BrokenChain
 
 from quintet.gateway.v1 import gateway_service_pb2 as pb
 from quintet.retriever.v1 import retriever_service_pb2 as retriever_pb
@@ -36,6 +36,7 @@ async def answered_by(chain: BrokenChain) -> str:
         EmbeddingModel("e", "er"),
         Need(),
         LIMITS,
+        TEMPLATE,
     )
     events = [it async for it in Answerer(SERVICES).events(cast(Chain, chain), question, [HIT])]
     return events[-1].completed.model

@@ -118,6 +118,7 @@ OTHERS: dict[str, dict[str, Any]] = {
     "order": {"passages": (Passage("", "Thus."), Passage("T", "So."))},
     "fewer passages": {"passages": (Passage("T", "So."),)},
     "template": {"template": "other"},
+    "template's revision": {"template_revision": "other"},
     "max_tokens": {"max_tokens": 17},
     "temperature": {"temperature": 0.5, "seed": 0},
     "stop": {"stop": (".",)},
@@ -141,7 +142,6 @@ async def test_a_request_that_differs_in_anything_finds_nothing(name: str) -> No
     [
         replace(MODEL, name="other"),
         replace(MODEL, revision="other"),
-        replace(MODEL, prompt_revision="other"),
     ],
 )
 async def test_another_model_or_revision_finds_nothing(other: ModelInfo) -> None:
@@ -149,6 +149,13 @@ async def test_another_model_or_revision_finds_nothing(other: ModelInfo) -> None
     await ask(kept, model)
     await ask(kept, model, info=other)
     assert model.began == 2
+
+
+async def test_a_change_of_another_template_leaves_an_answer_where_it_is() -> None:
+    kept, model = cache(), Model()
+    await ask(kept, model)
+    await ask(kept, model, info=replace(MODEL, prompt_revision="other"))
+    assert model.began == 1
 
 
 async def test_a_seed_makes_no_difference_without_chance_and_one_with_it() -> None:

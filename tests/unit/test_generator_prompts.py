@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from quintet_generator.models import Passage
-from quintet_generator.prompts import PromptTemplate, Templates, marker
+from quintet_generator.prompts import (
+    MOST_TEMPLATES,
+    PromptTemplate,
+    TemplateError,
+    Templates,
+    marker,
+)
 from quintet_servicekit.errors import Reason, ServiceError
 
 FORM = "version: 3\n=== system ===\nBe brief.\n=== user ===\n$passages\nQ: $question"
@@ -100,3 +107,48 @@ def test_the_revision_tells_of_every_template_and_of_each_word_in_them() -> None
         [one, PromptTemplate.parse("two", text)],
     )
     assert len({revision, *(Templates(it).revision for it in others)}) == 5
+
+
+def test_a_templates_own_revision_tells_of_its_words_and_of_no_others(tmp_path: Path) -> None:
+    packaged = Templates.packaged()
+    (tmp_path / "brief.txt").write_text(FORM)
+    both = Templates.with_folder(tmp_path)
+    assert both.revision != packaged.revision
+    assert both.get("answer").revision == packaged.get("answer").revision
+    before = both.get("brief").revision
+    (tmp_path / "brief.txt").write_text(FORM.replace("brief", "long"))
+    assert Templates.with_folder(tmp_path).get("brief").revision != before
+
+
+def test_a_template_of_the_folder_stands_instead_of_a_packaged_one(tmp_path: Path) -> None:
+    (tmp_path / "answer.txt").write_text(FORM)
+    (tmp_path / "notes.md").write_text("no template")
+    templates = Templates.with_folder(tmp_path)
+    assert templates.get("answer").version == 3
+    assert [it.name for it in templates] == sorted(it.name for it in Templates.packaged())
+
+
+@pytest.mark.parametrize(
+    ("files", "fault"),
+    [
+        ({"short.txt": b"no form"}, "template short is not of the form"),
+        ({"Short One.txt": FORM.encode()}, "template 'Short One'"),
+        ({"short.txt": b"\xff"}, "not UTF-8"),
+        ({"short.txt": FORM.encode() + b"x" * 40_000}, "short.txt has more than"),
+        ({}, "holds no template"),
+        ({f"t{i}.txt": FORM.encode() for i in range(MOST_TEMPLATES + 1)}, "holds more than"),
+    ],
+    ids=["malformed", "name", "encoding", "size", "empty", "number"],
+)
+def test_a_folder_that_cannot_be_used_is_refused_and_says_why(
+    tmp_path: Path, files: dict[str, bytes], fault: str
+) -> None:
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(TemplateError, match=fault):
+        Templates.with_folder(tmp_path)
+
+
+def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TemplateError):
+        Templates.with_folder(tmp_path / "nowhere")

@@ -77,6 +77,7 @@ def request_of(asked: Asked) -> AskRequest:
         filter=filters.parsed(asked.conditions),
         mode=mode_of(asked.mode),
         model=asked.model,
+        template=asked.template,
         consistency=consistency.required(fresh=asked.fresh, after=asked.after),
         cache=CachePolicy.Value(f"CACHE_POLICY_{policy}"),
         fail_if_degraded=asked.fail_if_degraded,

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
 from quintet.gateway.v1 import gateway_service_pb2 as pb
+from quintet.gateway.v1 import routing_pb2 as routing_pb
 from quintet.generator.v1 import generator_service_pb2 as generator_pb
 from quintet.retriever.v1 import retriever_service_pb2 as retriever_pb
 from quintet_gateway.abstention import ABSTENTION, answerability
@@ -43,6 +44,11 @@ class Answerer:
 
         Raises `ServiceError` as the tokenizer and the generator do.
         """
+        routing = None
+        if question.route is not None:
+            model, routing = question.route.chosen(question.text, hits)
+            question = question.given_to(model)
+            chain.model = model.name
         given = await self._context.chosen(chain, question, hits)
         passages = [it.message(number) for number, it in enumerate(given, start=1)]
         yield pb.AskStreamResponse(passages_found=pb.PassagesFound(passages=passages))
@@ -51,7 +57,7 @@ class Answerer:
         evidence = Evidence([it.text.text for it in given], [it.title for it in given])
         abstention = _judged(question, hits, evidence)
         if abstention is not None and abstention.abstained:
-            for told in _abstained(question, abstention):
+            for told in _abstained(question, abstention, routing):
                 yield told
             return
         loads = RemoteLoads() if limits.remove_loads else None
@@ -96,6 +102,9 @@ class Answerer:
                 removed_loads=loads.removed if loads else 0,
                 prompt_hash=_hash_of(_prompt(question, question.generator, given)),
                 abstention=abstention,
+                template=question.template.name,
+                template_revision=completed.template_revision or completed.prompt_revision,
+                routing=routing,
             )
         )
 
@@ -166,7 +175,7 @@ def _prompt(
         model=model.name,
         question=question.text,
         passages=[generator_pb.Passage(title=it.title, text=it.text.text) for it in given],
-        template=request.template,
+        template=question.template.name,
         max_tokens=request.max_tokens,
         temperature=request.temperature if request.HasField("temperature") else None,
         seed=request.seed if request.HasField("seed") else None,
@@ -198,7 +207,7 @@ def _judged(
 
 
 def _abstained(
-    question: Question, abstention: pb.Abstention
+    question: Question, abstention: pb.Abstention, routing: routing_pb.Routing | None
 ) -> tuple[pb.AskStreamResponse, pb.AskStreamResponse]:
     """Return the events of the answer that the documents don't say."""
     model = question.generator
@@ -209,6 +218,9 @@ def _abstained(
         finish_reason=generator_pb.FINISH_REASON_STOP,
         usage=pb.Usage(),
         abstention=abstention,
+        template=question.template.name,
+        template_revision=question.template.revision,
+        routing=routing,
     )
     return (
         pb.AskStreamResponse(text_delta=pb.TextDelta(text=ABSTENTION)),

@@ -11,6 +11,7 @@ import grpc
 from quintet.gateway.v1 import gateway_service_pb2 as pb
 from quintet.gateway.v1 import kept_answer_pb2 as kept_pb
 from quintet.gateway.v1.explain_service_pb2_grpc import add_ExplainServiceServicer_to_server
+from quintet.gateway.v1.feedback_service_pb2_grpc import add_FeedbackServiceServicer_to_server
 from quintet.gateway.v1.gateway_service_pb2_grpc import add_GatewayServiceServicer_to_server
 from quintet.gateway.v1.key_service_pb2_grpc import add_KeyServiceServicer_to_server
 from quintet.gateway.v1.link_service_pb2_grpc import add_LinkServiceServicer_to_server
@@ -22,7 +23,7 @@ from quintet_gateway.access.servicer import KeyServicer
 from quintet_gateway.access.standing import Standing
 from quintet_gateway.admission.admission import Admission
 from quintet_gateway.admission.limiter import open_limiter
-from quintet_gateway.admission.policies import open_policies
+from quintet_gateway.admission.policies import Policies, open_policies
 from quintet_gateway.answering import Answerer
 from quintet_gateway.ask import Asker
 from quintet_gateway.billing.prices import PriceTable
@@ -33,6 +34,9 @@ from quintet_gateway.chunks import ChunkPlan
 from quintet_gateway.clients import Readiness, Services, open_services
 from quintet_gateway.database import Database, open_database
 from quintet_gateway.expansion import LinkExpander
+from quintet_gateway.feedback.opening import open_ratings
+from quintet_gateway.feedback.servicer import SERVICE as FEEDBACK_SERVICE
+from quintet_gateway.feedback.servicer import FeedbackServicer
 from quintet_gateway.freshness import Freshness
 from quintet_gateway.ingest import Ingester
 from quintet_gateway.ingest_stream import StreamLimits
@@ -104,10 +108,11 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
         usage = await stack.enter_async_context(open_usage(settings.usage, database))
         ledger = Ledger(usage.writer if usage else None)
         limits = settings.limits
+        policies = await stack.enter_async_context(open_policies(limits.policy, limits.policy_file))
         admission = Admission(
             await stack.enter_async_context(open_limiter(limits, remote)),
-            await stack.enter_async_context(open_policies(limits.policy, limits.policy_file)),
-            services=(SERVICE, LINK_SERVICE, EXPLAIN_SERVICE, USAGE_SERVICE),
+            policies,
+            services=(SERVICE, LINK_SERVICE, EXPLAIN_SERVICE, USAGE_SERVICE, FEEDBACK_SERVICE),
             free=FREE,
         )
         breakers = [it.breaker for it in services.connections.values()]
@@ -147,7 +152,19 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
         caches = _Caches(answers, flights, near, watch, remote)
         records = await stack.enter_async_context(open_records(settings, database))
         servicer = _servicer(
-            settings, services, caches, executor, database, prices, admission, ledger, records
+            settings,
+            services,
+            caches,
+            executor,
+            database,
+            prices,
+            admission,
+            policies,
+            ledger,
+            records,
+        )
+        ratings = await stack.enter_async_context(
+            open_ratings(settings.feedback, database, records)
         )
         explaining = ExplainServicer(records.explainer if records else None)
 
@@ -168,6 +185,7 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
             add_LinkServiceServicer_to_server(links, server)
             add_ExplainServiceServicer_to_server(explaining, server)
             add_UsageServiceServicer_to_server(usage_servicer, server)
+            add_FeedbackServiceServicer_to_server(FeedbackServicer(ratings), server)
             add_KeyServiceServicer_to_server(KeyServicer(access.keys), server)
             register_cache_service(server, [answers], remote)
             register_status_service(server, breakers, remote)
@@ -181,6 +199,7 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
                 LINK_SERVICE,
                 EXPLAIN_SERVICE,
                 USAGE_SERVICE,
+                FEEDBACK_SERVICE,
                 KEY_SERVICE,
                 CACHE_SERVICE,
                 STATUS_SERVICE,
@@ -199,6 +218,7 @@ def _servicer(
     database: Database | None,
     prices: PriceTable,
     admission: Admission,
+    policies: Policies,
     ledger: Ledger,
     records: Records | None,
 ) -> GatewayServicer:
@@ -231,6 +251,7 @@ def _servicer(
             max_staleness_seconds=settings.max_staleness_seconds,
             refining=refining,
         ),
+        policies,
     )
     news = EpochNews(caches.remote) if caches.remote else None
     kept = KeptAnswers(caches.answers, searcher, freshness, news)

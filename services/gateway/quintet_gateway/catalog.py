@@ -40,6 +40,14 @@ class EmbeddingModel:
     revision: str
 
 
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A prompt template, and the revision of it alone."""
+
+    name: str
+    revision: str
+
+
 class Catalog:
     """Collections' embedding models and the generator's models."""
 
@@ -109,6 +117,24 @@ class Catalog:
                 others = [model for model in models if model.name != wanted.name]
                 return [wanted, *sorted(others, key=is_extractive)]
         raise _no_model(name)
+
+    async def template(self, name: str, model: generator_pb.Model) -> Template:
+        """Return the generator's template of that name; `model` is one of its models.
+
+        Raises `ServiceError` TEMPLATE_NOT_FOUND.
+        """
+        templates = (await self._listed_generators()).templates
+        if not templates:
+            # A release of before there were revisions of each.
+            return Template(name, model.prompt_revision)
+        for it in templates:
+            if it.name == name:
+                return Template(name, it.revision)
+        raise ServiceError(
+            Reason.TEMPLATE_NOT_FOUND,
+            f"there is no template {name[:200]!r}",
+            metadata={"template": name[:200], "known": ",".join(it.name for it in templates)},
+        )
 
     def forget_generators(self) -> None:
         """Drop what is remembered of the generator's models."""

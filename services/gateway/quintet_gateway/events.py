@@ -43,8 +43,12 @@ class Collector:
             self.response.bill.CopyFrom(completed.bill)
             self.response.answer_id = completed.answer_id
             self.response.prompt_hash = completed.prompt_hash
+            self.response.template = completed.template
+            self.response.template_revision = completed.template_revision
             if completed.HasField("abstention"):
                 self.response.abstention.CopyFrom(completed.abstention)
+            if completed.HasField("routing"):
+                self.response.routing.CopyFrom(completed.routing)
 
 
 def events_of(response: pb.AskResponse) -> Iterator[pb.AskStreamResponse]:
@@ -74,5 +78,8 @@ def events_of(response: pb.AskResponse) -> Iterator[pb.AskStreamResponse]:
             answer_id=response.answer_id,
             prompt_hash=response.prompt_hash,
             abstention=response.abstention if response.HasField("abstention") else None,
+            template=response.template,
+            template_revision=response.template_revision,
+            routing=response.routing if response.HasField("routing") else None,
         )
     )

@@ -5,20 +5,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Protocol
+
+from opentelemetry import trace
 
 from quintet.gateway.v1 import gateway_service_pb2 as pb
 from quintet.generator.v1 import generator_service_pb2 as generator_pb
 from quintet.retriever.v1 import link_service_pb2 as links_pb
 from quintet.retriever.v1 import retriever_service_pb2 as retriever_pb
-from quintet_gateway.catalog import Catalog, EmbeddingModel
+from quintet_gateway.catalog import Catalog, EmbeddingModel, Template, is_extractive
 from quintet_gateway.chain import Chain
 from quintet_gateway.conversation import standalone
 from quintet_gateway.freshness import Freshness, Need
 from quintet_gateway.refining import RefiningLimits, candidates
+from quintet_gateway.routing.policy import Answering
+from quintet_gateway.routing.route import Route
+from quintet_gateway.routing.trials import assigned
 from quintet_gateway.searching import Query
+from quintet_servicekit import attributes, identity
 from quintet_servicekit.cache import key_of
 
-METHOD_VERSION = 2
+METHOD_VERSION = 3
 """Raise it when answers are made, packed or cited in another way, so that kept ones
 are not served any more."""
 
@@ -49,7 +56,8 @@ class Question:
     """A request, the models that will serve it, and how fresh it wants to be.
 
     `substitutes` are the generator's other models, by preference, for when the one
-    that is wanted does not answer.
+    that is wanted does not answer. With a `route` the generator is that for hard questions
+    until the search has told which it is.
     """
 
     request: pb.AskRequest
@@ -58,6 +66,8 @@ class Question:
     embedding: EmbeddingModel
     need: Need
     limits: AskLimits
+    template: Template
+    route: Route | None = None
 
     @cached_property
     def text(self) -> str:
@@ -76,11 +86,12 @@ class Question:
         return self.request.collection
 
     def made_by(self, response: pb.AskResponse) -> bool:
-        """Whether an answer was made by the very model and templates that were to make
+        """Whether an answer was made by the very model and template that were to make
         it; the service may have been given others since we last looked."""
-        made = (response.model, response.model_revision, response.prompt_revision)
-        model = self.generator
-        return made == (model.name, model.revision, model.prompt_revision)
+        models = [self.generator, self.route.easy] if self.route else [self.generator]
+        return response.template_revision == self.template.revision and any(
+            (response.model, response.model_revision) == (it.name, it.revision) for it in models
+        )
 
     @property
     def deterministic(self) -> bool:
@@ -118,8 +129,9 @@ class Question:
             self.embedding.revision,
             self.generator.name,
             self.generator.revision,
-            self.generator.prompt_revision,
-            request.template,
+            self.route.key if self.route else "",
+            self.template.name,
+            self.template.revision,
             self.passages,
             request.filter.SerializeToString(deterministic=True)
             if request.HasField("filter")
@@ -153,6 +165,13 @@ class Question:
         limits = self.limits
         answer = self.request.max_tokens or limits.default_answer_tokens
         return limits.context_tokens + limits.prompt_overhead_tokens + answer
+
+    def given_to(self, model: generator_pb.Model) -> Question:
+        """Return the question as that one of the generator's models is to answer it."""
+        if model.name == self.generator.name:
+            return self
+        others = [it for it in (self.generator, *self.substitutes) if it.name != model.name]
+        return replace(self, generator=model, substitutes=sorted(others, key=is_extractive))
 
     def query(self, consistency: retriever_pb.Consistency) -> Query:
         """Return the search for the question's passages, or for what is refined to them."""
@@ -192,22 +211,46 @@ def searched_for(question: str) -> str:
     return question.translate(_UNQUOTED).strip() or question
 
 
+class Policies(Protocol):
+    """What tenants' policies say of answers; see `admission.policies.Policies`."""
+
+    def answering(self, tenant: str) -> Answering: ...
+
+
 class Questions:
     """Makes questions of requests."""
 
-    def __init__(self, catalog: Catalog, freshness: Freshness, limits: AskLimits) -> None:
+    def __init__(
+        self, catalog: Catalog, freshness: Freshness, limits: AskLimits, policies: Policies
+    ) -> None:
         self._catalog = catalog
         self._freshness = freshness
         self._limits = limits
+        self._policies = policies
 
     async def of(self, chain: Chain, request: pb.AskRequest) -> Question:
         """Return the question that a request asks.
 
-        Raises `ServiceError` MODEL_NOT_FOUND, COLLECTION_NOT_FOUND, or INVALID_FIELD
-        for a consistency token that is none.
+        Raises `ServiceError` MODEL_NOT_FOUND, TEMPLATE_NOT_FOUND, COLLECTION_NOT_FOUND, or
+        INVALID_FIELD for a consistency token that is none.
         """
         need = self._freshness.need(request.collection, request.consistency)
-        generator, *substitutes = await self._catalog.generators(request.model)
+        tenant = identity.current().tenant
+        answering = self._policies.answering(tenant)
+        routing = None if request.model else answering.routing
+        wanted = routing.hard if routing else request.model
+        generator, *substitutes = await self._catalog.generators(wanted)
+        route = None
+        if routing is not None:
+            easy, *_ = await self._catalog.generators(routing.easy)
+            route = Route(easy, generator, routing.threshold)
+        name = request.template or assigned(
+            answering.templates, tenant, request.trial_unit or request.question
+        )
+        template = await self._catalog.template(name, generator)
+        trace.get_current_span().set_attributes(
+            {attributes.TEMPLATE: template.name, attributes.TEMPLATE_REVISION: template.revision}
+        )
         chain.model = generator.name
         embedding = await self._catalog.embedding_model(chain, request.collection)
         chain.embedding_model, chain.embedding_revision = embedding.name, embedding.revision
@@ -218,4 +261,6 @@ class Questions:
             embedding=embedding,
             need=need,
             limits=self._limits,
+            template=template,
+            route=route,
         )

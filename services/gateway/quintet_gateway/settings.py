@@ -10,6 +10,7 @@ from pydantic_settings import SettingsConfigDict
 from quintet_gateway.access.settings import AccessSettings
 from quintet_gateway.admission.settings import LimitSettings
 from quintet_gateway.billing.prices import SHIPPED
+from quintet_gateway.feedback.settings import FeedbackSettings
 from quintet_gateway.usage.settings import UsageSettings
 from quintet_servicekit.breaker_policy import BreakerSettings
 from quintet_servicekit.cache import CacheSettings
@@ -120,6 +121,9 @@ class Settings(PostgresSettings):
 
     records: RecordSettings = RecordSettings()
     """Which records of answers are kept, for instance `QUINTET_GATEWAY_RECORDS__DAYS`."""
+
+    feedback: FeedbackSettings = FeedbackSettings()
+    """What is kept of ratings, for instance `QUINTET_GATEWAY_FEEDBACK__COMMENTS`."""
 
     cache: CacheSettings = CacheSettings(ttl_seconds=86_400)
     """Where answers are kept (L1) and for how long, for instance

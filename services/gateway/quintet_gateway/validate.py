@@ -32,6 +32,7 @@ def question(request: pb.AskRequest, *, max_chars: int) -> None:
     checks.number("passages", request.passages, least=0, most=MAX_PASSAGES)
     checks.text("model", request.model, max_chars=MAX_NAME_CHARS, required=False)
     checks.text("template", request.template, max_chars=MAX_NAME_CHARS, required=False)
+    checks.text("trial_unit", request.trial_unit, max_chars=MAX_NAME_CHARS, required=False)
     checks.number("max_tokens", request.max_tokens, least=0, most=MAX_ANSWER_TOKENS)
     checks.number("temperature", request.temperature, least=0, most=2)
     if request.max_staleness.seconds < 0 or request.max_staleness.nanos < 0:

@@ -88,7 +88,7 @@ async def open_application(settings: GeneratorSettings) -> AsyncIterator[Applica
             await stack.enter_async_context(sharing(remote, "generator", remote_models))
         # After the backends, so that what is computed ends before them.
         stack.push_async_callback(kept.aclose)
-        engine = Engine(backends, Templates.packaged(), kept, breakers)
+        engine = Engine(backends, Templates.with_folder(settings.templates_dir), kept, breakers)
         servicer = GeneratorServicer(engine, max_passages_chars=settings.max_passages_chars)
 
         def register(server: grpc.aio.Server) -> None:

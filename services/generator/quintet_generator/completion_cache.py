@@ -167,8 +167,8 @@ def key_of_completion(query: Query, model: ModelInfo) -> str:
     return key_of(
         model.name,
         model.revision,
-        model.prompt_revision,
         query.template,
+        query.template_revision,
         query.question,
         len(query.passages),
         *(part for it in query.passages for part in (it.title, it.text)),

@@ -104,6 +104,11 @@ class Engine:
         """Return the models in their order of preference; the first is the default."""
         return list(self._infos.values())
 
+    @property
+    def templates(self) -> Templates:
+        """The prompt templates."""
+        return self._templates
+
     def is_suspended(self, name: str) -> bool:
         """Whether requests for the model of that name are refused for now."""
         breaker = self._breakers.get(name)
@@ -138,6 +143,7 @@ class Engine:
         backend = self._backend(query.model)
         _check_features(backend, query)
         template = self._templates.get(query.template)
+        query = replace(query, template_revision=template.revision)
         info = self._infos[backend.name]
 
         breaker = self._breakers.get(backend.name)
@@ -148,7 +154,7 @@ class Engine:
                 made = undisclosed(made, template.instructions)
             with (
                 breaker.guard() if breaker else nullcontext() as guard,
-                spans.generation(backend.operation, info, query, template.version) as observation,
+                spans.generation(backend.operation, info, query, template) as observation,
             ):
                 async with aclosing(made) as events:
                     async for event in events:
@@ -164,8 +170,13 @@ class Engine:
         kept = self._kept.stream(query, info, compute, keep=backend.worth_keeping)
         async with aclosing(kept) as told:
             async for event in told:
-                if isinstance(event, Completed) and event.cache is not None:
-                    note_use(event.cache)
+                if isinstance(event, Completed):
+                    event = replace(
+                        event, template=template.name, template_revision=template.revision
+                    )
+                    if event.cache is not None:
+                        note_use(event.cache)
+                    spans.ANSWERS.labels(info.name, template.name).inc()
                 yield event
 
     def _backend(self, name: str) -> Backend:

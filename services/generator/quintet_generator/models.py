@@ -43,6 +43,8 @@ class Query:
     json_schema: str = ""
     logprobs: bool = False
     no_cache: bool = False
+    template_revision: str = ""
+    """Filled in by the engine."""
 
     @property
     def features(self) -> frozenset[Feature]:
@@ -150,11 +152,13 @@ class Completion:
 @dataclass(frozen=True, slots=True)
 class Completed:
     """`Finished`, with the model that answered, and what the cache did: None where it
-    did not come into question."""
+    did not come into question. The template is filled in by the engine."""
 
     model: ModelInfo
     finished: Finished
     cache: CacheUse | None = None
+    template: str = ""
+    template_revision: str = ""
 
 
 @dataclass(frozen=True, slots=True)

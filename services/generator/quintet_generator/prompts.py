@@ -9,6 +9,7 @@ A template has a version line, a system part and a user part:
     ... $passages ... $question ...
 
 Raise the version with each change of wording: it is on the trace of every answer.
+An operator's own stand in a folder, see docs/prompts.md.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.resources import files
+from pathlib import Path
 from string import Template
 
 from quintet_generator.models import Passage, Prompt
@@ -29,10 +32,19 @@ RENDERING = 2
 """Version of the code that makes a prompt of a template: raise it with each change of
 what `render` returns, or of how a backend puts that into its model's chat form."""
 
+MOST_TEMPLATES = 100
+MOST_TEMPLATE_BYTES = 32_768
+"""Bounds of a folder: a template is some paragraphs, and each is a value of metrics' labels."""
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _FORMAT = re.compile(
     r"version: (?P<version>\d+)\n=== system ===\n(?P<system>.*)\n=== user ===\n(?P<user>.*)",
     re.DOTALL,
 )
+
+
+class TemplateError(ValueError):
+    """A template, or a folder of them, that cannot be used; says which and why."""
 
 
 @dataclass(frozen=True)
@@ -46,17 +58,19 @@ class PromptTemplate:
 
     @classmethod
     def parse(cls, name: str, text: str) -> PromptTemplate:
-        """Read a template. Raises ValueError for one that is malformed."""
+        """Read a template. Raises `TemplateError` for one that is malformed."""
+        if not _NAME.fullmatch(name):
+            raise TemplateError(f"template {name!r}: a name is 1 to 63 of a-z, 0-9, _ and -")
         match = _FORMAT.fullmatch(text.strip())
         if match is None:
-            raise ValueError(f"template {name} is not of the form that prompts.py describes")
+            raise TemplateError(f"template {name} is not of the form that prompts.py describes")
         template = cls(
             name, int(match["version"]), Template(match["system"]), Template(match["user"])
         )
         known = {"passages", "question"}
         for part in (template.system, template.user):
             if not part.is_valid() or not known.issuperset(part.get_identifiers()):
-                raise ValueError(f"template {name} has a placeholder other than {sorted(known)}")
+                raise TemplateError(f"template {name} has a placeholder other than {sorted(known)}")
         return template
 
     def render(self, question: str, passages: Sequence[Passage]) -> Prompt:
@@ -72,6 +86,11 @@ class PromptTemplate:
         values = {"question": question, "passages": "\n".join(ordered)}
         return Prompt(self.system.substitute(values).strip(), self.user.substitute(values).strip())
 
+    @cached_property
+    def revision(self) -> str:
+        """A hex digest of the template and of `RENDERING`: same revision, same prompts."""
+        return _revision([self])
+
     @property
     def instructions(self) -> str:
         """The words of the system part, which are nobody's to read."""
@@ -86,6 +105,10 @@ class Templates:
         self.revision = _revision(templates)
         """A hex digest of all templates and of `RENDERING`: same revision, same prompts."""
 
+    def __iter__(self) -> Iterator[PromptTemplate]:
+        """Yield the templates by name."""
+        return iter(it for _, it in sorted(self._by_name.items()))
+
     @classmethod
     def packaged(cls) -> Templates:
         """Read the templates that come with the service."""
@@ -98,6 +121,13 @@ class Templates:
             ]
         )
 
+    @classmethod
+    def with_folder(cls, folder: Path | None) -> Templates:
+        """Read those and the files NAME.txt of a folder, which stand instead of packaged
+        ones of their names. Raises `TemplateError`."""
+        packaged = cls.packaged()
+        return packaged if folder is None else cls([*packaged, *_read(folder)])
+
     def get(self, name: str) -> PromptTemplate:
         """Return a template. Raises `ServiceError` TEMPLATE_NOT_FOUND."""
         template = self._by_name.get(name)
@@ -108,6 +138,25 @@ class Templates:
                 metadata={"template": name, "known": ",".join(sorted(self._by_name))},
             )
         return template
+
+
+def _read(folder: Path) -> list[PromptTemplate]:
+    try:
+        found = sorted(folder.glob("*.txt"))
+        if len(found) > MOST_TEMPLATES:
+            raise TemplateError(f"{folder} holds more than {MOST_TEMPLATES} templates")
+        if not found:
+            raise TemplateError(f"{folder} holds no template: a file NAME.txt")
+        for file in found:
+            if file.stat().st_size > MOST_TEMPLATE_BYTES:
+                raise TemplateError(f"{file} has more than {MOST_TEMPLATE_BYTES} bytes")
+        return [PromptTemplate.parse(file.stem, file.read_text("utf-8")) for file in found]
+    except OSError as error:
+        raise TemplateError(
+            f"{error.filename or folder} cannot be read: {error.strerror}"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise TemplateError(f"{folder} holds a template that is not UTF-8") from error
 
 
 def _revision(templates: Sequence[PromptTemplate]) -> str:

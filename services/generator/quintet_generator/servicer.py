@@ -54,7 +54,7 @@ class GeneratorServicer(pb_grpc.GeneratorServiceServicer):
     async def ListModels(
         self, request: pb.ListModelsRequest, context: Context
     ) -> pb.ListModelsResponse:
-        """List the models by preference."""
+        """List the models by preference, and the templates."""
         return pb.ListModelsResponse(
             models=[
                 pb.Model(
@@ -68,7 +68,11 @@ class GeneratorServicer(pb_grpc.GeneratorServiceServicer):
                     suspended=self._engine.is_suspended(model.name),
                 )
                 for index, model in enumerate(self._engine.models())
-            ]
+            ],
+            templates=[
+                pb.Template(name=it.name, version=it.version, revision=it.revision)
+                for it in self._engine.templates
+            ],
         )
 
     def _query(self, request: pb.GenerateRequest) -> Query:

@@ -43,9 +43,14 @@ class GeneratorSettings(ServiceSettings):
     model take ten seconds through openvino and half a minute through transformers, which
     is as long as a caller waits."""
 
+    templates_dir: Path | None = None
+    """A folder of own prompt templates, files NAME.txt as docs/prompts.md describes them, beside
+    the packaged ones and instead of those of the same name. Read at start, which one that is
+    malformed ends."""
+
     cache: CacheSettings = CacheSettings(ttl_seconds=86_400)
     """Where answers to deterministic requests are kept, for a day. Their keys hold the
-    revisions of model and templates; what a revision does not tell, a model exchanged
+    revisions of model and template; what a revision does not tell, a model exchanged
     behind another server under its old name, is noticed after that day."""
 
     extractive_sentences: int = Field(3, ge=1, le=16)

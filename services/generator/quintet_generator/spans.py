@@ -15,7 +15,8 @@ from opentelemetry.trace import Span, SpanKind
 from prometheus_client import Counter, Histogram
 
 from quintet_generator.models import Finished, ModelInfo, Query
-from quintet_servicekit import telemetry
+from quintet_generator.prompts import PromptTemplate
+from quintet_servicekit import attributes, telemetry
 from quintet_servicekit.spans import note_failure
 
 MOST_CONTENT_CHARS = 20_000
@@ -33,6 +34,12 @@ _TOKENS = Counter(
     "Tokens of prompts that were read and of completions that were made, by kind; what is "
     "served from a cache is not counted.",
     ("model", "kind"),
+)
+
+ANSWERS = Counter(
+    "quintet_generator_answers_total",
+    "Answers that were completed, kept ones included, by model and prompt template.",
+    ("model", "template"),
 )
 
 
@@ -79,7 +86,7 @@ class Observation:
 
 @contextmanager
 def generation(
-    operation: str, model: ModelInfo, query: Query, template_version: int
+    operation: str, model: ModelInfo, query: Query, template: PromptTemplate
 ) -> Iterator[Observation]:
     """Yield what observes a generation. Its span ends with the block, in whatever way.
 
@@ -99,7 +106,8 @@ def generation(
             "gen_ai.request.temperature": query.temperature,
             "gen_ai.response.model": model.name,
             "gen_ai.output.type": "json" if query.json_schema else "text",
-            "gen_ai.prompt.name": f"{query.template}/{template_version}",
+            "gen_ai.prompt.name": f"{template.name}/{template.version}",
+            attributes.TEMPLATE_REVISION: template.revision,
         },
     )
     if query.seed is not None:

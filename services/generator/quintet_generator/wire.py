@@ -37,6 +37,8 @@ def response(generation: Generation) -> pb.GenerateResponse:
         citations=[_citation(it) for it in generation.citations],
         logprobs=completed.logprobs,
         cache=completed.cache if completed.HasField("cache") else None,
+        template=completed.template,
+        template_revision=completed.template_revision,
     )
 
 
@@ -104,6 +106,8 @@ def _completed(completed: Completed) -> pb.Completed:
     message.model = completed.model.name
     message.revision = completed.model.revision
     message.prompt_revision = completed.model.prompt_revision
+    message.template = completed.template
+    message.template_revision = completed.template_revision
     if completed.cache is not None:
         message.cache.CopyFrom(use_message(completed.cache))
     return message

@@ -8,6 +8,7 @@ _GATEWAY = "quintet.gateway.v1.GatewayService"
 _LINKS = "quintet.gateway.v1.LinkService"
 _EXPLAIN = "quintet.gateway.v1.ExplainService"
 _USAGE = "quintet.gateway.v1.UsageService"
+_FEEDBACK = "quintet.gateway.v1.FeedbackService"
 _KEYS = "quintet.gateway.v1.KeyService"
 _CACHE = "quintet.cache.v1.CacheService"
 _STATUS = "quintet.status.v1.StatusService"
@@ -25,6 +26,7 @@ _METHODS: dict[str, dict[Scope, str]] = {
     },
     _EXPLAIN: {Scope.READ: "Explain"},
     _USAGE: {Scope.READ: "GetUsage"},
+    _FEEDBACK: {Scope.READ: "RateAnswer", Scope.ADMIN: "GetFeedback"},
     _KEYS: {Scope.ADMIN: "CreateKey ListKeys RevokeKey RotateKey"},
     # The gateway's own, beside those that it asks of the services.
     _CACHE: {Scope.ADMIN: "GetStats Purge"},

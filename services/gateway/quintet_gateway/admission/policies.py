@@ -9,6 +9,7 @@ from pathlib import Path
 
 from quintet_gateway import yaml_file
 from quintet_gateway.admission.policy import Applied, Policy
+from quintet_gateway.routing.policy import Answering
 from quintet_servicekit import telemetry
 from quintet_servicekit.background import beside
 from quintet_servicekit.identity import Identity
@@ -36,6 +37,10 @@ class Policies:
                 self._applied.clear()
             self._applied[who] = self._policy.of(identity)
         return self._applied[who]
+
+    def answering(self, tenant: str) -> Answering:
+        """Return by which model and template a tenant's questions are answered."""
+        return self._policy.answering(tenant)
 
     def look(self) -> None:
         """Take in what the file says now; what cannot be used changes nothing and is logged,

@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from quintet_gateway.admission.demand import Places, Window
+from quintet_gateway.routing.policy import Answering, Routing, Shares
 from quintet_servicekit.identity import Identity
 
 Scope = Literal["everybody", "tenant", "key"]
@@ -46,15 +47,19 @@ class TenantPolicy(_Model):
 
     tenant: Limits | None = None
     key: Limits | None = None
+    routing: Routing | Literal[False] | None = None
+    templates: Shares | None = None
 
 
 class Policy(_Model):
     """The limits of all callers together, of every tenant, of every key, and of the
-    tenants that have their own."""
+    tenants that have their own; and how questions are answered that leave it to the server."""
 
     everybody: Limits = Limits()
     tenant: Limits = Limits()
     key: Limits = Limits()
+    routing: Routing | None = None
+    templates: Shares = {}
     tenants: dict[str, TenantPolicy] = {}
 
     def of(self, identity: Identity) -> Applied:
@@ -66,6 +71,13 @@ class Policy(_Model):
             ("key", f"{identity.tenant}:{short(identity.key)}", own.key or self.key),
         )
         return Applied(scopes)
+
+    def answering(self, tenant: str) -> Answering:
+        """Return by which model and template a tenant's questions are answered."""
+        own = self.tenants.get(tenant, TenantPolicy())
+        routing = self.routing if own.routing is None else own.routing or None
+        templates = self.templates if own.templates is None else own.templates
+        return Answering(routing, templates)
 
 
 class Applied:

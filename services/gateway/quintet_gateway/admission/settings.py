@@ -16,8 +16,9 @@ class LimitSettings(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     policy: Policy = Policy()
-    """The limits, as JSON (docs/rate-limits.md). None: how much a deployment can take, and who
-    may have how much of it, only its operators know."""
+    """The limits, as JSON (docs/rate-limits.md), and how models and templates are chosen
+    (docs/prompts.md). None: how much a deployment can take, and who may have how much of it,
+    only its operators know."""
     policy_file: Path | None = None
     """A YAML file with the limits, instead of `policy`. A change of it holds within two
     seconds."""

@@ -44,6 +44,7 @@ class Composer:
         """Return the record of an answer."""
         response = entry.response
         request = self._pinned(entry.request)
+        request.template = request.template or response.template
         record = explain_pb.AnswerRecord(
             answer_id=str(entry.id),
             key=entry.key,
@@ -68,10 +69,12 @@ class Composer:
             finish_reason=response.finish_reason,
             dropped_sentences=response.dropped_sentences,
             removed_loads=response.removed_loads,
+            template=response.template,
+            template_revision=response.template_revision,
         )
         _add_passages(record, response)
         record.asked_at.FromMilliseconds(milliseconds_of(entry.id))
-        for field in ("trail", "cache", "usage", "abstention", "bill"):
+        for field in ("trail", "cache", "usage", "abstention", "bill", "routing"):
             if response.HasField(field):
                 getattr(record, field).CopyFrom(getattr(response, field))
         if response.answer:

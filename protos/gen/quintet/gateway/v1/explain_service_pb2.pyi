@@ -11,6 +11,7 @@ from google.protobuf.internal import containers as _containers
 from quintet.errors.v1 import error_reason_pb2 as _error_reason_pb2
 from quintet.gateway.v1 import bill_pb2 as _bill_pb2
 from quintet.gateway.v1 import gateway_service_pb2 as _gateway_service_pb2
+from quintet.gateway.v1 import routing_pb2 as _routing_pb2
 from quintet.generator.v1 import generator_service_pb2 as _generator_service_pb2
 from quintet.retriever.v1 import retriever_service_pb2 as _retriever_service_pb2
 import builtins as _builtins
@@ -205,6 +206,9 @@ class AnswerRecord(_message.Message):
     RESOLVED_QUESTION_FIELD_NUMBER: _builtins.int
     TRUNCATED_FIELD_NUMBER: _builtins.int
     BILL_FIELD_NUMBER: _builtins.int
+    TEMPLATE_FIELD_NUMBER: _builtins.int
+    TEMPLATE_REVISION_FIELD_NUMBER: _builtins.int
+    ROUTING_FIELD_NUMBER: _builtins.int
     answer_id: _builtins.str
     """The answer's id."""
     key: _builtins.str
@@ -241,6 +245,10 @@ class AnswerRecord(_message.Message):
     """As in AskResponse. Empty unless questions are recorded."""
     truncated: _builtins.bool
     """Whether it had more details than a record may have bytes, and lacks some."""
+    template: _builtins.str
+    """Name of the prompt template."""
+    template_revision: _builtins.str
+    """Its revision."""
     @_builtins.property
     def asked_at(self) -> _timestamp_pb2.Timestamp:
         """When it was asked for."""
@@ -287,6 +295,10 @@ class AnswerRecord(_message.Message):
     def bill(self) -> _bill_pb2.Bill:
         """What it cost, and what caches saved."""
 
+    @_builtins.property
+    def routing(self) -> _routing_pb2.Routing:
+        """As in AskResponse."""
+
     def __init__(
         self,
         *,
@@ -319,10 +331,13 @@ class AnswerRecord(_message.Message):
         resolved_question: _builtins.str = ...,
         truncated: _builtins.bool = ...,
         bill: _bill_pb2.Bill | None = ...,
+        template: _builtins.str = ...,
+        template_revision: _builtins.str = ...,
+        routing: _routing_pb2.Routing | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["abstention", b"abstention", "asked_at", b"asked_at", "bill", b"bill", "cache", b"cache", "request", b"request", "thresholds", b"thresholds", "trail", b"trail", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["abstention", b"abstention", "asked_at", b"asked_at", "bill", b"bill", "cache", b"cache", "request", b"request", "routing", b"routing", "thresholds", b"thresholds", "trail", b"trail", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["abstention", b"abstention", "answer", b"answer", "answer_hash", b"answer_hash", "answer_id", b"answer_id", "asked_at", b"asked_at", "bill", b"bill", "cache", b"cache", "degradations", b"degradations", "dropped_sentences", b"dropped_sentences", "embedding_model", b"embedding_model", "embedding_revision", b"embedding_revision", "failed_at", b"failed_at", "failure", b"failure", "finish_reason", b"finish_reason", "key", b"key", "model", b"model", "model_revision", b"model_revision", "passages", b"passages", "prompt_hash", b"prompt_hash", "prompt_revision", b"prompt_revision", "removed_loads", b"removed_loads", "request", b"request", "resolved_question", b"resolved_question", "sentences", b"sentences", "streamed", b"streamed", "thresholds", b"thresholds", "trail", b"trail", "truncated", b"truncated", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abstention", b"abstention", "answer", b"answer", "answer_hash", b"answer_hash", "answer_id", b"answer_id", "asked_at", b"asked_at", "bill", b"bill", "cache", b"cache", "degradations", b"degradations", "dropped_sentences", b"dropped_sentences", "embedding_model", b"embedding_model", "embedding_revision", b"embedding_revision", "failed_at", b"failed_at", "failure", b"failure", "finish_reason", b"finish_reason", "key", b"key", "model", b"model", "model_revision", b"model_revision", "passages", b"passages", "prompt_hash", b"prompt_hash", "prompt_revision", b"prompt_revision", "removed_loads", b"removed_loads", "request", b"request", "resolved_question", b"resolved_question", "routing", b"routing", "sentences", b"sentences", "streamed", b"streamed", "template", b"template", "template_revision", b"template_revision", "thresholds", b"thresholds", "trail", b"trail", "truncated", b"truncated", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -15,6 +15,7 @@ from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from quintet.cache.v1 import cache_service_pb2 as _cache_service_pb2
 from quintet.errors.v1 import error_reason_pb2 as _error_reason_pb2
 from quintet.gateway.v1 import bill_pb2 as _bill_pb2
+from quintet.gateway.v1 import routing_pb2 as _routing_pb2
 from quintet.generator.v1 import generator_service_pb2 as _generator_service_pb2
 from quintet.retriever.v1 import link_service_pb2 as _link_service_pb2
 from quintet.retriever.v1 import retriever_service_pb2 as _retriever_service_pb2
@@ -292,6 +293,7 @@ class AskRequest(_message.Message):
     ABSTAIN_BELOW_FIELD_NUMBER: _builtins.int
     REFINEMENT_FIELD_NUMBER: _builtins.int
     LINKED_PASSAGES_FIELD_NUMBER: _builtins.int
+    TRIAL_UNIT_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """Name of the collection."""
     question: _builtins.str
@@ -303,9 +305,13 @@ class AskRequest(_message.Message):
     mode: _retriever_service_pb2.SearchMode.ValueType
     """How passages are found. Default: hybrid."""
     model: _builtins.str
-    """Name of the generator's model. Empty: the generator's first."""
+    """Name of the generator's model. Empty: the one that the tenant's policy chooses, or the
+    generator's first.
+    """
     template: _builtins.str
-    """Name of the prompt template. Empty: "answer"."""
+    """Name of the prompt template. Empty: the one that the tenant's policy assigns, or
+    "answer".
+    """
     max_tokens: _builtins.int
     """Most tokens of the answer, 1 to 4,096. 0: the server's default (256)."""
     temperature: _builtins.float
@@ -332,6 +338,11 @@ class AskRequest(_message.Message):
     """Most further passages, 0 to 10, that are found through links: each is the best one of
     a document that a passage's document links to, or is linked from. They stand after the
     others; `Passage.link` tells them apart. Default 0: no link is followed.
+    """
+    trial_unit: _builtins.str
+    """What a prompt template is assigned by, where `template` is empty and several are tried:
+    all requests with the same text, of a user or a conversation, get the same one. At most
+    200 characters. Empty: the question.
     """
     @_builtins.property
     def filter(self) -> _retriever_service_pb2.Filter:
@@ -380,10 +391,11 @@ class AskRequest(_message.Message):
         abstain_below: _builtins.float | None = ...,
         refinement: Global___Refinement | None = ...,
         linked_passages: _builtins.int = ...,
+        trial_unit: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_abstain_below", b"_abstain_below", "_seed", b"_seed", "_temperature", b"_temperature", "abstain_below", b"abstain_below", "consistency", b"consistency", "filter", b"filter", "max_staleness", b"max_staleness", "refinement", b"refinement", "seed", b"seed", "temperature", b"temperature"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_abstain_below", b"_abstain_below", "_seed", b"_seed", "_temperature", b"_temperature", "abstain_below", b"abstain_below", "cache", b"cache", "collection", b"collection", "consistency", b"consistency", "fail_if_degraded", b"fail_if_degraded", "filter", b"filter", "grounded_only", b"grounded_only", "linked_passages", b"linked_passages", "max_staleness", b"max_staleness", "max_tokens", b"max_tokens", "mode", b"mode", "model", b"model", "passages", b"passages", "question", b"question", "refinement", b"refinement", "seed", b"seed", "temperature", b"temperature", "template", b"template", "turns", b"turns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_abstain_below", b"_abstain_below", "_seed", b"_seed", "_temperature", b"_temperature", "abstain_below", b"abstain_below", "cache", b"cache", "collection", b"collection", "consistency", b"consistency", "fail_if_degraded", b"fail_if_degraded", "filter", b"filter", "grounded_only", b"grounded_only", "linked_passages", b"linked_passages", "max_staleness", b"max_staleness", "max_tokens", b"max_tokens", "mode", b"mode", "model", b"model", "passages", b"passages", "question", b"question", "refinement", b"refinement", "seed", b"seed", "temperature", b"temperature", "template", b"template", "trial_unit", b"trial_unit", "turns", b"turns"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__abstain_below: _TypeAlias = _typing.Literal["abstain_below"]  # noqa: Y015
     _WhichOneofArgType__abstain_below: _TypeAlias = _typing.Literal["_abstain_below", b"_abstain_below"]  # noqa: Y015
@@ -995,6 +1007,9 @@ class AskResponse(_message.Message):
     BILL_FIELD_NUMBER: _builtins.int
     ANSWER_ID_FIELD_NUMBER: _builtins.int
     PROMPT_HASH_FIELD_NUMBER: _builtins.int
+    TEMPLATE_FIELD_NUMBER: _builtins.int
+    TEMPLATE_REVISION_FIELD_NUMBER: _builtins.int
+    ROUTING_FIELD_NUMBER: _builtins.int
     answer: _builtins.str
     """The answer."""
     model: _builtins.str
@@ -1030,6 +1045,10 @@ class AskResponse(_message.Message):
     """SHA-256, in hex, of what the prompt was made of: question, passages, template's name.
     Empty where nothing was generated.
     """
+    template: _builtins.str
+    """Name of the prompt template."""
+    template_revision: _builtins.str
+    """Its revision: a hex digest of it alone."""
     @_builtins.property
     def citations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Citation]:
         """Its sources, by `answer_start`."""
@@ -1072,6 +1091,10 @@ class AskResponse(_message.Message):
     def bill(self) -> _bill_pb2.Bill:
         """What it cost, and what caches saved."""
 
+    @_builtins.property
+    def routing(self) -> _routing_pb2.Routing:
+        """Which model it was given to, and why. Absent where nothing was routed."""
+
     def __init__(
         self,
         *,
@@ -1095,10 +1118,13 @@ class AskResponse(_message.Message):
         bill: _bill_pb2.Bill | None = ...,
         answer_id: _builtins.str = ...,
         prompt_hash: _builtins.str = ...,
+        template: _builtins.str = ...,
+        template_revision: _builtins.str = ...,
+        routing: _routing_pb2.Routing | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["abstention", b"abstention", "bill", b"bill", "cache", b"cache", "trail", b"trail", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["abstention", b"abstention", "bill", b"bill", "cache", b"cache", "routing", b"routing", "trail", b"trail", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["abstention", b"abstention", "answer", b"answer", "answer_id", b"answer_id", "bill", b"bill", "cache", b"cache", "citations", b"citations", "consistency_token", b"consistency_token", "degradations", b"degradations", "dropped_sentences", b"dropped_sentences", "finish_reason", b"finish_reason", "model", b"model", "model_revision", b"model_revision", "passages", b"passages", "prompt_hash", b"prompt_hash", "prompt_revision", b"prompt_revision", "removed_loads", b"removed_loads", "resolved_question", b"resolved_question", "sentences", b"sentences", "trail", b"trail", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abstention", b"abstention", "answer", b"answer", "answer_id", b"answer_id", "bill", b"bill", "cache", b"cache", "citations", b"citations", "consistency_token", b"consistency_token", "degradations", b"degradations", "dropped_sentences", b"dropped_sentences", "finish_reason", b"finish_reason", "model", b"model", "model_revision", b"model_revision", "passages", b"passages", "prompt_hash", b"prompt_hash", "prompt_revision", b"prompt_revision", "removed_loads", b"removed_loads", "resolved_question", b"resolved_question", "routing", b"routing", "sentences", b"sentences", "template", b"template", "template_revision", b"template_revision", "trail", b"trail", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1172,6 +1198,9 @@ class Completed(_message.Message):
     BILL_FIELD_NUMBER: _builtins.int
     ANSWER_ID_FIELD_NUMBER: _builtins.int
     PROMPT_HASH_FIELD_NUMBER: _builtins.int
+    TEMPLATE_FIELD_NUMBER: _builtins.int
+    TEMPLATE_REVISION_FIELD_NUMBER: _builtins.int
+    ROUTING_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Name of the model that answered."""
     finish_reason: _generator_service_pb2.FinishReason.ValueType
@@ -1191,6 +1220,10 @@ class Completed(_message.Message):
     answer_id: _builtins.str
     """As in AskResponse."""
     prompt_hash: _builtins.str
+    """As in AskResponse."""
+    template: _builtins.str
+    """As in AskResponse."""
+    template_revision: _builtins.str
     """As in AskResponse."""
     @_builtins.property
     def usage(self) -> Global___Usage:
@@ -1216,6 +1249,10 @@ class Completed(_message.Message):
     def bill(self) -> _bill_pb2.Bill:
         """As in AskResponse."""
 
+    @_builtins.property
+    def routing(self) -> _routing_pb2.Routing:
+        """As in AskResponse."""
+
     def __init__(
         self,
         *,
@@ -1235,10 +1272,13 @@ class Completed(_message.Message):
         bill: _bill_pb2.Bill | None = ...,
         answer_id: _builtins.str = ...,
         prompt_hash: _builtins.str = ...,
+        template: _builtins.str = ...,
+        template_revision: _builtins.str = ...,
+        routing: _routing_pb2.Routing | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["abstention", b"abstention", "bill", b"bill", "cache", b"cache", "trail", b"trail", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["abstention", b"abstention", "bill", b"bill", "cache", b"cache", "routing", b"routing", "trail", b"trail", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["abstention", b"abstention", "answer_id", b"answer_id", "bill", b"bill", "cache", b"cache", "consistency_token", b"consistency_token", "degradations", b"degradations", "dropped_sentences", b"dropped_sentences", "finish_reason", b"finish_reason", "model", b"model", "model_revision", b"model_revision", "prompt_hash", b"prompt_hash", "prompt_revision", b"prompt_revision", "removed_loads", b"removed_loads", "resolved_question", b"resolved_question", "trail", b"trail", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abstention", b"abstention", "answer_id", b"answer_id", "bill", b"bill", "cache", b"cache", "consistency_token", b"consistency_token", "degradations", b"degradations", "dropped_sentences", b"dropped_sentences", "finish_reason", b"finish_reason", "model", b"model", "model_revision", b"model_revision", "prompt_hash", b"prompt_hash", "prompt_revision", b"prompt_revision", "removed_loads", b"removed_loads", "resolved_question", b"resolved_question", "routing", b"routing", "template", b"template", "template_revision", b"template_revision", "trail", b"trail", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -25,15 +25,15 @@ _sym_db = _symbol_database.Default()
 from quintet.cache.v1 import cache_service_pb2 as quintet_dot_cache_dot_v1_dot_cache__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,quintet/generator/v1/generator_service.proto\x12\x14quintet.generator.v1\x1a$quintet/cache/v1/cache_service.proto\"&\n\x07Passage\x12\r\n\x05title\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\"\x96\x02\n\x0fGenerateRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08question\x18\x02 \x01(\t\x12/\n\x08passages\x18\x03 \x03(\x0b\x32\x1d.quintet.generator.v1.Passage\x12\x10\n\x08template\x18\x04 \x01(\t\x12\x12\n\nmax_tokens\x18\x05 \x01(\r\x12\x18\n\x0btemperature\x18\x06 \x01(\x02H\x00\x88\x01\x01\x12\x11\n\x04seed\x18\x07 \x01(\x04H\x01\x88\x01\x01\x12\x0c\n\x04stop\x18\x08 \x03(\t\x12\x13\n\x0bjson_schema\x18\t \x01(\t\x12\x10\n\x08logprobs\x18\n \x01(\x08\x12\x10\n\x08no_cache\x18\x0b \x01(\x08\x42\x0e\n\x0c_temperatureB\x07\n\x05_seed\"j\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x19\n\x11\x63ompletion_tokens\x18\x02 \x01(\r\x12\x11\n\testimated\x18\x03 \x01(\x08\x12\x1c\n\x14\x63\x61\x63hed_prompt_tokens\x18\x04 \x01(\r\".\n\x0cTokenLogprob\x12\r\n\x05token\x18\x01 \x01(\t\x12\x0f\n\x07logprob\x18\x02 \x01(\x02\"\x88\x01\n\x08\x43itation\x12\x15\n\rpassage_index\x18\x01 \x01(\r\x12\x14\n\x0c\x61nswer_start\x18\x02 \x01(\r\x12\x12\n\nanswer_end\x18\x03 \x01(\r\x12\x15\n\rpassage_start\x18\x04 \x01(\r\x12\x13\n\x0bpassage_end\x18\x05 \x01(\r\x12\x0f\n\x07support\x18\x06 \x01(\x01\"\xbc\x02\n\x10GenerateResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\t\x12\x39\n\rfinish_reason\x18\x04 \x01(\x0e\x32\".quintet.generator.v1.FinishReason\x12*\n\x05usage\x18\x05 \x01(\x0b\x32\x1b.quintet.generator.v1.Usage\x12\x31\n\tcitations\x18\x06 \x03(\x0b\x32\x1e.quintet.generator.v1.Citation\x12\x34\n\x08logprobs\x18\x07 \x03(\x0b\x32\".quintet.generator.v1.TokenLogprob\x12)\n\x05\x63\x61\x63he\x18\x08 \x01(\x0b\x32\x1a.quintet.cache.v1.CacheUse\"\x19\n\tTextDelta\x12\x0c\n\x04text\x18\x01 \x01(\t\"\x8d\x02\n\tCompleted\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\x12\x39\n\rfinish_reason\x18\x03 \x01(\x0e\x32\".quintet.generator.v1.FinishReason\x12*\n\x05usage\x18\x04 \x01(\x0b\x32\x1b.quintet.generator.v1.Usage\x12\x34\n\x08logprobs\x18\x05 \x03(\x0b\x32\".quintet.generator.v1.TokenLogprob\x12)\n\x05\x63\x61\x63he\x18\x06 \x01(\x0b\x32\x1a.quintet.cache.v1.CacheUse\x12\x17\n\x0fprompt_revision\x18\x07 \x01(\t\"\xc2\x01\n\x16GenerateStreamResponse\x12\x35\n\ntext_delta\x18\x01 \x01(\x0b\x32\x1f.quintet.generator.v1.TextDeltaH\x00\x12\x32\n\x08\x63itation\x18\x02 \x01(\x0b\x32\x1e.quintet.generator.v1.CitationH\x00\x12\x34\n\tcompleted\x18\x03 \x01(\x0b\x32\x1f.quintet.generator.v1.CompletedH\x00\x42\x07\n\x05\x65vent\"\x13\n\x11ListModelsRequest\"\xa3\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\x12\x16\n\x0e\x63ontext_tokens\x18\x03 \x01(\r\x12\x0f\n\x07\x62\x61\x63kend\x18\x04 \x01(\t\x12\x12\n\nis_default\x18\x05 \x01(\x08\x12\x11\n\ttokenizer\x18\x06 \x01(\t\x12\x17\n\x0fprompt_revision\x18\x07 \x01(\t\x12\x11\n\tsuspended\x18\x08 \x01(\x08\"A\n\x12ListModelsResponse\x12+\n\x06models\x18\x01 \x03(\x0b\x32\x1b.quintet.generator.v1.Model*_\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x32\xb7\x02\n\x10GeneratorService\x12Y\n\x08Generate\x12%.quintet.generator.v1.GenerateRequest\x1a&.quintet.generator.v1.GenerateResponse\x12g\n\x0eGenerateStream\x12%.quintet.generator.v1.GenerateRequest\x1a,.quintet.generator.v1.GenerateStreamResponse0\x01\x12_\n\nListModels\x12\'.quintet.generator.v1.ListModelsRequest\x1a(.quintet.generator.v1.ListModelsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,quintet/generator/v1/generator_service.proto\x12\x14quintet.generator.v1\x1a$quintet/cache/v1/cache_service.proto\"&\n\x07Passage\x12\r\n\x05title\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\"\x96\x02\n\x0fGenerateRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08question\x18\x02 \x01(\t\x12/\n\x08passages\x18\x03 \x03(\x0b\x32\x1d.quintet.generator.v1.Passage\x12\x10\n\x08template\x18\x04 \x01(\t\x12\x12\n\nmax_tokens\x18\x05 \x01(\r\x12\x18\n\x0btemperature\x18\x06 \x01(\x02H\x00\x88\x01\x01\x12\x11\n\x04seed\x18\x07 \x01(\x04H\x01\x88\x01\x01\x12\x0c\n\x04stop\x18\x08 \x03(\t\x12\x13\n\x0bjson_schema\x18\t \x01(\t\x12\x10\n\x08logprobs\x18\n \x01(\x08\x12\x10\n\x08no_cache\x18\x0b \x01(\x08\x42\x0e\n\x0c_temperatureB\x07\n\x05_seed\"j\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x19\n\x11\x63ompletion_tokens\x18\x02 \x01(\r\x12\x11\n\testimated\x18\x03 \x01(\x08\x12\x1c\n\x14\x63\x61\x63hed_prompt_tokens\x18\x04 \x01(\r\".\n\x0cTokenLogprob\x12\r\n\x05token\x18\x01 \x01(\t\x12\x0f\n\x07logprob\x18\x02 \x01(\x02\"\x88\x01\n\x08\x43itation\x12\x15\n\rpassage_index\x18\x01 \x01(\r\x12\x14\n\x0c\x61nswer_start\x18\x02 \x01(\r\x12\x12\n\nanswer_end\x18\x03 \x01(\r\x12\x15\n\rpassage_start\x18\x04 \x01(\r\x12\x13\n\x0bpassage_end\x18\x05 \x01(\r\x12\x0f\n\x07support\x18\x06 \x01(\x01\"\xe9\x02\n\x10GenerateResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\t\x12\x39\n\rfinish_reason\x18\x04 \x01(\x0e\x32\".quintet.generator.v1.FinishReason\x12*\n\x05usage\x18\x05 \x01(\x0b\x32\x1b.quintet.generator.v1.Usage\x12\x31\n\tcitations\x18\x06 \x03(\x0b\x32\x1e.quintet.generator.v1.Citation\x12\x34\n\x08logprobs\x18\x07 \x03(\x0b\x32\".quintet.generator.v1.TokenLogprob\x12)\n\x05\x63\x61\x63he\x18\x08 \x01(\x0b\x32\x1a.quintet.cache.v1.CacheUse\x12\x10\n\x08template\x18\t \x01(\t\x12\x19\n\x11template_revision\x18\n \x01(\t\"\x19\n\tTextDelta\x12\x0c\n\x04text\x18\x01 \x01(\t\"\xba\x02\n\tCompleted\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\x12\x39\n\rfinish_reason\x18\x03 \x01(\x0e\x32\".quintet.generator.v1.FinishReason\x12*\n\x05usage\x18\x04 \x01(\x0b\x32\x1b.quintet.generator.v1.Usage\x12\x34\n\x08logprobs\x18\x05 \x03(\x0b\x32\".quintet.generator.v1.TokenLogprob\x12)\n\x05\x63\x61\x63he\x18\x06 \x01(\x0b\x32\x1a.quintet.cache.v1.CacheUse\x12\x17\n\x0fprompt_revision\x18\x07 \x01(\t\x12\x10\n\x08template\x18\x08 \x01(\t\x12\x19\n\x11template_revision\x18\t \x01(\t\"\xc2\x01\n\x16GenerateStreamResponse\x12\x35\n\ntext_delta\x18\x01 \x01(\x0b\x32\x1f.quintet.generator.v1.TextDeltaH\x00\x12\x32\n\x08\x63itation\x18\x02 \x01(\x0b\x32\x1e.quintet.generator.v1.CitationH\x00\x12\x34\n\tcompleted\x18\x03 \x01(\x0b\x32\x1f.quintet.generator.v1.CompletedH\x00\x42\x07\n\x05\x65vent\"\x13\n\x11ListModelsRequest\"\xa3\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\x12\x16\n\x0e\x63ontext_tokens\x18\x03 \x01(\r\x12\x0f\n\x07\x62\x61\x63kend\x18\x04 \x01(\t\x12\x12\n\nis_default\x18\x05 \x01(\x08\x12\x11\n\ttokenizer\x18\x06 \x01(\t\x12\x17\n\x0fprompt_revision\x18\x07 \x01(\t\x12\x11\n\tsuspended\x18\x08 \x01(\x08\"t\n\x12ListModelsResponse\x12+\n\x06models\x18\x01 \x03(\x0b\x32\x1b.quintet.generator.v1.Model\x12\x31\n\ttemplates\x18\x02 \x03(\x0b\x32\x1e.quintet.generator.v1.Template\";\n\x08Template\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x10\n\x08revision\x18\x03 \x01(\t*_\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x32\xb7\x02\n\x10GeneratorService\x12Y\n\x08Generate\x12%.quintet.generator.v1.GenerateRequest\x1a&.quintet.generator.v1.GenerateResponse\x12g\n\x0eGenerateStream\x12%.quintet.generator.v1.GenerateRequest\x1a,.quintet.generator.v1.GenerateStreamResponse0\x01\x12_\n\nListModels\x12\'.quintet.generator.v1.ListModelsRequest\x1a(.quintet.generator.v1.ListModelsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'quintet.generator.v1.generator_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_FINISHREASON']._serialized_start=1793
-  _globals['_FINISHREASON']._serialized_end=1888
+  _globals['_FINISHREASON']._serialized_start=1995
+  _globals['_FINISHREASON']._serialized_end=2090
   _globals['_PASSAGE']._serialized_start=108
   _globals['_PASSAGE']._serialized_end=146
   _globals['_GENERATEREQUEST']._serialized_start=149
@@ -45,19 +45,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CITATION']._serialized_start=586
   _globals['_CITATION']._serialized_end=722
   _globals['_GENERATERESPONSE']._serialized_start=725
-  _globals['_GENERATERESPONSE']._serialized_end=1041
-  _globals['_TEXTDELTA']._serialized_start=1043
-  _globals['_TEXTDELTA']._serialized_end=1068
-  _globals['_COMPLETED']._serialized_start=1071
-  _globals['_COMPLETED']._serialized_end=1340
-  _globals['_GENERATESTREAMRESPONSE']._serialized_start=1343
-  _globals['_GENERATESTREAMRESPONSE']._serialized_end=1537
-  _globals['_LISTMODELSREQUEST']._serialized_start=1539
-  _globals['_LISTMODELSREQUEST']._serialized_end=1558
-  _globals['_MODEL']._serialized_start=1561
-  _globals['_MODEL']._serialized_end=1724
-  _globals['_LISTMODELSRESPONSE']._serialized_start=1726
-  _globals['_LISTMODELSRESPONSE']._serialized_end=1791
-  _globals['_GENERATORSERVICE']._serialized_start=1891
-  _globals['_GENERATORSERVICE']._serialized_end=2202
+  _globals['_GENERATERESPONSE']._serialized_end=1086
+  _globals['_TEXTDELTA']._serialized_start=1088
+  _globals['_TEXTDELTA']._serialized_end=1113
+  _globals['_COMPLETED']._serialized_start=1116
+  _globals['_COMPLETED']._serialized_end=1430
+  _globals['_GENERATESTREAMRESPONSE']._serialized_start=1433
+  _globals['_GENERATESTREAMRESPONSE']._serialized_end=1627
+  _globals['_LISTMODELSREQUEST']._serialized_start=1629
+  _globals['_LISTMODELSREQUEST']._serialized_end=1648
+  _globals['_MODEL']._serialized_start=1651
+  _globals['_MODEL']._serialized_end=1814
+  _globals['_LISTMODELSRESPONSE']._serialized_start=1816
+  _globals['_LISTMODELSRESPONSE']._serialized_end=1932
+  _globals['_TEMPLATE']._serialized_start=1934
+  _globals['_TEMPLATE']._serialized_end=1993
+  _globals['_GENERATORSERVICE']._serialized_start=2093
+  _globals['_GENERATORSERVICE']._serialized_end=2404
 # @@protoc_insertion_point(module_scope)

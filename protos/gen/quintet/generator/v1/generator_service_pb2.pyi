@@ -278,6 +278,8 @@ class GenerateResponse(_message.Message):
     CITATIONS_FIELD_NUMBER: _builtins.int
     LOGPROBS_FIELD_NUMBER: _builtins.int
     CACHE_FIELD_NUMBER: _builtins.int
+    TEMPLATE_FIELD_NUMBER: _builtins.int
+    TEMPLATE_REVISION_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """The answer. Empty if the model had nothing to say."""
     model: _builtins.str
@@ -286,6 +288,10 @@ class GenerateResponse(_message.Message):
     """Its revision: a hex digest of weights and settings."""
     finish_reason: Global___FinishReason.ValueType
     """Why the answer ended."""
+    template: _builtins.str
+    """Name of the prompt template; never empty."""
+    template_revision: _builtins.str
+    """Its revision, as in Template."""
     @_builtins.property
     def usage(self) -> Global___Usage:
         """What it took."""
@@ -313,10 +319,12 @@ class GenerateResponse(_message.Message):
         citations: _abc.Iterable[Global___Citation] | None = ...,
         logprobs: _abc.Iterable[Global___TokenLogprob] | None = ...,
         cache: _cache_service_pb2.CacheUse | None = ...,
+        template: _builtins.str = ...,
+        template_revision: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache", "citations", b"citations", "finish_reason", b"finish_reason", "logprobs", b"logprobs", "model", b"model", "revision", b"revision", "text", b"text", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache", "citations", b"citations", "finish_reason", b"finish_reason", "logprobs", b"logprobs", "model", b"model", "revision", b"revision", "template", b"template", "template_revision", b"template_revision", "text", b"text", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -357,6 +365,8 @@ class Completed(_message.Message):
     LOGPROBS_FIELD_NUMBER: _builtins.int
     CACHE_FIELD_NUMBER: _builtins.int
     PROMPT_REVISION_FIELD_NUMBER: _builtins.int
+    TEMPLATE_FIELD_NUMBER: _builtins.int
+    TEMPLATE_REVISION_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Name of the model that answered; never empty."""
     revision: _builtins.str
@@ -365,6 +375,10 @@ class Completed(_message.Message):
     """Why the answer ended."""
     prompt_revision: _builtins.str
     """Revision of the prompt templates, as in Model."""
+    template: _builtins.str
+    """Name of the prompt template; never empty."""
+    template_revision: _builtins.str
+    """Its revision, as in Template."""
     @_builtins.property
     def usage(self) -> Global___Usage:
         """What it took."""
@@ -387,10 +401,12 @@ class Completed(_message.Message):
         logprobs: _abc.Iterable[Global___TokenLogprob] | None = ...,
         cache: _cache_service_pb2.CacheUse | None = ...,
         prompt_revision: _builtins.str = ...,
+        template: _builtins.str = ...,
+        template_revision: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache", "finish_reason", b"finish_reason", "logprobs", b"logprobs", "model", b"model", "prompt_revision", b"prompt_revision", "revision", b"revision", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache", "finish_reason", b"finish_reason", "logprobs", b"logprobs", "model", b"model", "prompt_revision", b"prompt_revision", "revision", b"revision", "template", b"template", "template_revision", b"template_revision", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -481,7 +497,8 @@ class Model(_message.Message):
     """
     prompt_revision: _builtins.str
     """Revision of the prompt templates: a hex digest of all of them. An answer is
-    determined by it, the model's revision and the request, but for randomness.
+    determined by its template's own, the model's revision and the request, but for
+    randomness.
     """
     suspended: _builtins.bool
     """Whether requests for it are refused with CIRCUIT_OPEN for now, because what runs it
@@ -514,19 +531,55 @@ class ListModelsResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     MODELS_FIELD_NUMBER: _builtins.int
+    TEMPLATES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___Model]:
         """Models in their order of preference."""
+
+    @_builtins.property
+    def templates(self) -> _containers.RepeatedCompositeFieldContainer[Global___Template]:
+        """The prompt templates, by name. Empty from servers of before there was this field."""
 
     def __init__(
         self,
         *,
         models: _abc.Iterable[Global___Model] | None = ...,
+        templates: _abc.Iterable[Global___Template] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["models", b"models"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["models", b"models", "templates", b"templates"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListModelsResponse: _TypeAlias = ListModelsResponse  # noqa: Y015
+
+@_typing.final
+class Template(_message.Message):
+    """A prompt template that this service has."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name by which requests choose it."""
+    version: _builtins.int
+    """The version that its file says."""
+    revision: _builtins.str
+    """Its revision: a hex digest of its version and words, and of how they are filled in."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        version: _builtins.int = ...,
+        revision: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "revision", b"revision", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Template: _TypeAlias = Template  # noqa: Y015
