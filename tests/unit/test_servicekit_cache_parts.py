@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 
 from quintet_servicekit.cache import key_of
 from quintet_servicekit.cache.envelope import Envelope, UnreadableError, pack, unpack
+from quintet_servicekit.cache.keys import owned, owner_of
 from quintet_servicekit.cache.memory import ENTRY_BYTES, Memory
 
 FOREVER = 2**60
-KEYS = [key_of(n) for n in range(40)]
+OWNERS = ("bees", "ants")
+KEYS = [f"{OWNERS[n % 2]}:{key_of(n)[:27]}" for n in range(40)]
 
 
 def envelope(payload: bytes = b"value", hard_ms: int = FOREVER) -> Envelope:
@@ -46,6 +48,12 @@ def test_memory_is_never_above_its_bound_and_what_it_has_is_what_was_put(
         kept = [e for k in KEYS if (e := memory.get(k, 0)) is not None]
         assert memory.bytes == sum(len(e.payload) + 32 + ENTRY_BYTES for e in kept) <= bound
         assert len(memory) == len(kept)
+        for owner in OWNERS:
+            mine = [e for k in KEYS if owner_of(k) == owner and (e := memory.get(k, 0)) is not None]
+            assert memory.held(owner) == (
+                len(mine),
+                sum(len(e.payload) + 32 + ENTRY_BYTES for e in mine),
+            )
 
 
 def test_what_was_used_longest_ago_is_dropped_first() -> None:
@@ -84,7 +92,8 @@ def test_the_fixed_cost_of_an_entry_is_no_less_than_what_it_takes() -> None:
             payload = rng.randbytes(64)
             stored = now + n
             memory.put(
-                key_of(n), Envelope(payload, stored, stored + n, stored + 2 * n, n / 7, False)
+                owned(key_of(n)),
+                Envelope(payload, stored, stored + n, stored + 2 * n, n / 7, False),
             )
         taken = tracemalloc.get_traced_memory()[0] - before
     finally:

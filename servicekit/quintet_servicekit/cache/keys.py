@@ -16,6 +16,11 @@ def owned(key: str) -> str:
     return f"{current().tenant}{SEPARATOR}{key}"
 
 
+def owner_of(key: str) -> str:
+    """Return the tenant of a key that `owned` made."""
+    return key.partition(SEPARATOR)[0]
+
+
 def key_of(*parts: str | bytes | int) -> str:
     """Return a key of 32 hex digits for the present tenant and `parts`, in their order.
 

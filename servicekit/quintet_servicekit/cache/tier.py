@@ -191,7 +191,7 @@ class Cache(Generic[V]):
 
     def stats(self) -> CacheStats:
         """Return the tenant's counts and memory in this process."""
-        entries, size = self._memory.held(owned(""))
+        entries, size = self._memory.held(current().tenant)
         outcomes, errors = self._tally.counts()
         return CacheStats(
             tier=self.tier,
