@@ -20,7 +20,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-from quintet_servicekit import telemetry
+from quintet_servicekit.background import beside
 from quintet_servicekit.breaker import Breaker, Snapshot, State
 from quintet_servicekit.cache import AwayError, Remote
 from quintet_servicekit.cache.remote import Command
@@ -138,8 +138,6 @@ class Fleet:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(TICK_SECONDS):
                         await self.wake.wait()
-        except Exception as error:
-            telemetry.logger().error("breakers are shared no longer", exc_info=error)
         finally:  # who can't hear of a lease must not wait for one
             self._heard = False
 
@@ -163,9 +161,5 @@ async def sharing(
     if remote is None or not shared:
         yield
         return
-    running = asyncio.create_task(Fleet(remote, group, shared).run(), name="breakers")
-    try:
+    async with beside(Fleet(remote, group, shared).run, "breakers"):
         yield
-    finally:
-        running.cancel()
-        await asyncio.wait({running})

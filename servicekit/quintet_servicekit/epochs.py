@@ -29,6 +29,7 @@ from prometheus_client import Counter
 from redis.exceptions import AuthenticationError
 
 from quintet_servicekit import telemetry
+from quintet_servicekit.background import beside
 from quintet_servicekit.cache.remote import Remote
 from quintet_servicekit.consistency import Epoch
 from quintet_servicekit.identity import DEFAULT_TENANT, Identity, acting_as, current
@@ -287,9 +288,5 @@ async def open_watch(
     if remote is None:
         yield watch
         return
-    following = asyncio.create_task(watch.follow(remote), name="epochs' news")
-    try:
+    async with beside(lambda: watch.follow(remote), "epochs' news"):
         yield watch
-    finally:
-        following.cancel()
-        await asyncio.wait({following})

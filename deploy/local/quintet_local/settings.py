@@ -22,9 +22,9 @@ class LocalSettings(BaseSettings):
     start_seconds: float = Field(180.0, gt=0, le=3600)
     """How long a service may take until it is SERVING. Models load in seconds;
     minutes are for a cold disk or a model that is fetched first."""
-    stop_seconds: float = Field(25.0, gt=0, le=3600)
+    stop_seconds: float = Field(30.0, gt=0, le=3600)
     """How long a service may take to end before it is killed: the services' own
-    20 seconds of drain, and some to close what they opened."""
+    20 seconds of drain, and ten to write what is left (docs/lifecycle.md)."""
     max_restarts: int = Field(5, ge=0, le=1000)
     """Restarts of a service that ends by itself, after which it is left down."""
     steady_seconds: float = Field(60.0, gt=0, le=86_400)

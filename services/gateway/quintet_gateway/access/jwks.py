@@ -16,6 +16,7 @@ import jwt
 
 from quintet_gateway.access.settings import JwtSettings
 from quintet_servicekit import telemetry
+from quintet_servicekit.background import beside
 from quintet_servicekit.errors import Reason, ServiceError
 
 MAX_BYTES = 2**20
@@ -125,12 +126,10 @@ class JwksKeys:
                 await self._fetch_once()
                 await asyncio.sleep(self._settings.renew_seconds)
 
-        task = asyncio.create_task(renew(), name="renew keys")
         try:
-            yield
+            async with beside(renew, "renew keys"):
+                yield
         finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
             if self._fetching is not None:
                 await asyncio.gather(self._fetching, return_exceptions=True)
 
