@@ -14,6 +14,8 @@ from quintet_servicekit.identity import Identity, Scope, acting_as
 from quintet_servicekit.postgres.database import Operation, Statement
 
 _TABLE = "gateway.api_key"
+_KEYS = 0x5155494E54455404
+"""Seed of the advisory locks on tenants' keys: "QUINTET" in ASCII, and 4."""
 _COLUMNS = sql.SQL("id, tenant, name, scope, hash, created_at, expires_at, revoked_at, replaces")
 
 
@@ -32,7 +34,15 @@ class KeyStore:
 
     async def add(self, key: KeyRecord, *, most: int) -> KeyRecord | None:
         """Store a new key and return it as it is stored; None where the tenant has `most`
-        keys that are valid."""
+        keys that are valid. Of those that have ended, as many of the last are kept."""
+        # Those who make keys of a tenant at once count one after the other.
+        hold = sql.SQL("SELECT pg_advisory_xact_lock(hashtextextended(%(tenant)s, %(seed)s))")
+        forget = sql.SQL(
+            "DELETE FROM gateway.api_key WHERE tenant = %(tenant)s AND id IN ("
+            " SELECT id FROM gateway.api_key WHERE tenant = %(tenant)s"
+            " AND least(expires_at, revoked_at) <= now()"
+            " ORDER BY least(expires_at, revoked_at) DESC OFFSET %(most)s)"
+        )
         statement = sql.SQL(
             "INSERT INTO gateway.api_key (id, tenant, name, scope, hash, expires_at, replaces)"
             " SELECT %(id)s, %(tenant)s, %(name)s, %(scope)s, %(hash)s, %(expires)s, %(replaces)s"
@@ -52,7 +62,12 @@ class KeyStore:
             "most": most,
         }
         with acting_as(Identity(key.tenant)):
-            rows = await self._run("INSERT", Statement(statement, parameters))
+            rows = await self._run(
+                "INSERT",
+                Statement(hold, {"tenant": key.tenant, "seed": _KEYS}),
+                Statement(forget, {"tenant": key.tenant, "most": most}),
+                Statement(statement, parameters),
+            )
         return rows[0] if rows else None
 
     async def page(self, tenant: str, *, after: str, size: int) -> Sequence[KeyRecord]:
@@ -77,8 +92,8 @@ class KeyStore:
             rows = await self._run("UPDATE", Statement(statement, parameters))
         return rows[0] if rows else None
 
-    async def _run(self, operation: str, statement: Statement) -> list[KeyRecord]:
-        rows = await self._database.run(Operation(operation, _TABLE), statement)
+    async def _run(self, operation: str, *statements: Statement) -> list[KeyRecord]:
+        rows = await self._database.run(Operation(operation, _TABLE), *statements)
         return [_record(row) for row in rows]
 
 
