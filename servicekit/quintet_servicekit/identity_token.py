@@ -12,6 +12,7 @@ from collections import OrderedDict
 from pathlib import Path
 
 import jwt
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from quintet_servicekit import telemetry
 from quintet_servicekit.errors import Reason, ServiceError
@@ -44,8 +45,7 @@ class Signer:
         self._watched = WatchedFiles(key)
         self._settings = settings
         self._tokens: OrderedDict[Identity, tuple[str, float]] = OrderedDict()
-        self._watched.changed()
-        self._key = read_private_key(key)
+        self._key = self._read()
 
     def token(self, identity: Identity) -> str:
         """Return a token that services accept for `lifetime_seconds` less
@@ -64,10 +64,12 @@ class Signer:
             self._tokens.popitem(last=False)
         return token
 
+    def _read(self) -> Ed25519PrivateKey:
+        return read_private_key(self._file)
+
     def _refresh(self) -> None:
         try:
-            if self._watched.changed():
-                self._key = read_private_key(self._file)
+            self._key = self._watched.changed(self._read) or self._key
         except (KeyFileError, OSError) as error:
             telemetry.logger().error("the signing key cannot be read anew", cause=str(error))
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import (
@@ -19,6 +20,8 @@ from cryptography.hazmat.primitives.serialization import (
 
 from quintet_servicekit import telemetry
 
+T = TypeVar("T")
+
 LOOK_SECONDS = 5.0
 """How often the files are looked at for a change, at most."""
 MAX_KEYS = 16
@@ -30,7 +33,7 @@ class KeyFileError(Exception):
 
 
 class WatchedFiles:
-    """Tells whether a file, or the files of a folder, changed since they were last read.
+    """Reads a file, or the files of a folder, anew when they changed since they were last read.
 
     Kubernetes exchanges a mounted Secret by a link: what is compared is where that leads.
     """
@@ -40,19 +43,23 @@ class WatchedFiles:
         self._seen: tuple[tuple[str, int, int, int], ...] | None = None
         self._next_look = 0.0
 
-    def changed(self) -> bool:
-        """Whether they did, or were never read; looks every few seconds only."""
+    def changed(self, read: Callable[[], T]) -> T | None:
+        """Return what `read` makes of them if they changed, or were never read; looks every
+        few seconds only. Where it raises, they are read again at the next look."""
         now = time.monotonic()
         if now < self._next_look:
-            return False
+            return None
         self._next_look = now + LOOK_SECONDS
         state = tuple(
             (it.name, stat.st_mtime_ns, stat.st_size, stat.st_ino)
             for it in self.files()
             for stat in (it.stat(),)
         )
-        changed, self._seen = state != self._seen, state
-        return changed
+        if state == self._seen:
+            return None
+        content = read()
+        self._seen = state
+        return content
 
     def files(self) -> list[Path]:
         """Return the files as they are now. Raises `KeyFileError` when there is none."""
@@ -107,18 +114,19 @@ class PublicKeys:
         self._files = WatchedFiles(path)
         self.version = 0
         """Rises with each change."""
-        self._keys: Mapping[str, Ed25519PublicKey] = {}
-        if self._files.changed():
-            self._keys = read_public_keys(self._files.files())
+        self._keys = self._files.changed(self._read) or {}
 
     def refresh(self) -> None:
         """Read the files anew where they changed."""
         try:
-            if self._files.changed():
-                self._keys = read_public_keys(self._files.files())
+            if keys := self._files.changed(self._read):
+                self._keys = keys
                 self.version += 1
         except (KeyFileError, OSError) as error:
             telemetry.logger().error("public keys cannot be read anew", cause=str(error))
+
+    def _read(self) -> Mapping[str, Ed25519PublicKey]:
+        return read_public_keys(self._files.files())
 
     def get(self, name: str) -> Ed25519PublicKey | None:
         """Return the key of that name."""

@@ -238,6 +238,25 @@ async def test_the_operators_keys_come_from_a_file_that_may_change(
     assert (await reason_of(ring, one))[0] is Reason.UNAUTHENTICATED
 
 
+async def test_a_file_that_could_not_be_read_for_a_moment_is_read_again_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(key_files, "LOOK_SECONDS", 0.0)
+    one, two, file = new_key(), new_key(), tmp_path / "keys"
+    file.write_text(one.text)
+    ring = KeyRing(None, AccessSettings(key_file=file, operators="ops"))
+    with monkeypatch.context() as broken:
+
+        def fails(*_: Any, **__: Any) -> str:
+            raise PermissionError
+
+        file.write_text(f"{one.text}\n{two.text}\n")
+        broken.setattr(Path, "read_text", fails)
+        assert await ring.identify(one)
+        assert (await reason_of(ring, two))[0] is Reason.UNAUTHENTICATED
+    assert (await ring.identify(two)).key == two.id
+
+
 Keep = Callable[..., Gatekeeper]
 
 

@@ -169,14 +169,12 @@ class OperatorKeys:
     def __init__(self, file: Path) -> None:
         self._file = file
         self._watched = WatchedFiles(file)
-        self._watched.changed()
-        self._hashes = self._read()
+        self._hashes = self._watched.changed(self._read) or {}
 
     def holds(self, key: ApiKey) -> bool:
         """Whether the key is one of them."""
         try:
-            if self._watched.changed():
-                self._hashes = self._read()
+            self._hashes = self._watched.changed(self._read) or self._hashes
         except (KeyFileError, OSError) as error:
             telemetry.logger().error("the operators' keys cannot be read anew", cause=str(error))
         expected = self._hashes.get(key.id)
