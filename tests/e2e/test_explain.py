@@ -158,6 +158,29 @@ async def test_another_replica_explains_what_one_has_answered(stub: Any, stack: 
         assert is_as_told(record, response)
 
 
+async def test_what_a_gateway_has_yet_to_write_is_written_when_it_ends(
+    stub: Any, stack: TestStack
+) -> None:
+    database = {
+        name.removeprefix("QUINTET_GATEWAY_"): value
+        for name, value in database_variables(stack, "gateway").items()
+    }
+    late = {"RECORDS__TEXTS": "true", "RECORDS__INTERVAL_SECONDS": "60"}
+    async with new_collection(stub, [BEES]) as name:
+        async with (
+            second_gateway(stack, **database, **late) as other,
+            gateway_stub(other) as ending,
+        ):
+            async with asyncio.timeout(20):
+                while True:
+                    status = await ending.GetStatus(pb.GetStatusRequest(), wait_for_ready=True)
+                    if status.database == pb.DATABASE_STATE_SERVING:
+                        break
+                    await asyncio.sleep(0.05)
+            response = await ending.Ask(ask(name))
+        assert is_as_told(await explained(stack.gateway, response.answer_id), response)
+
+
 async def quintet(
     stack: TestStack, capsys: pytest.CaptureFixture[str], *arguments: str
 ) -> tuple[int, str]:

@@ -62,7 +62,7 @@ async def _open_application() -> AsyncIterator[Application]:
 
 
 @contextmanager
-def scripted_process(**settings: float) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+def scripted_process(**settings: float | str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     """Yield a process that serves, or soon will, and its address; it is killed after."""
     port = ReservedPort()
     variables = {name.upper(): str(value) for name, value in settings.items()}
