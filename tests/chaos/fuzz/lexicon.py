@@ -23,6 +23,7 @@ IDS = tuple(f"document-{number}" for number in range(40))
 MAX_LEARNED = 64
 
 LEARNED = {
+    "answer_id": "answer_id",
     "consistency_token": "at_least_as_fresh",
     "next_page_token": "page_token",
     "state": "known_state",
@@ -98,6 +99,9 @@ class Lexicon:
             "note": _of("", "Both are about honey."),
             "other": _of(*SCRATCH),
             "beside": _of("", "", *SCRATCH),
+            "language": _of("", "english"),
+            # In open mode there is one tenant.
+            "tenant": _of("", "default"),
             "least_overlap": _of(0.0, 0.0, 0.5, 1.0),
         }
         self._tokens: dict[str, str] = {}
@@ -132,6 +136,10 @@ class Lexicon:
         for field, value in response.ListFields():
             if field.name in LEARNED and value:
                 self._learned[LEARNED[field.name]].append(value)
+
+    def learned_now(self, field: str, value: Any) -> None:
+        """Let a field of requests have this value, too."""
+        self._learned[field].append(value)
 
     def learn_token(self, collection: str, token: str) -> None:
         """Keep a consistency token as the newest one of a collection."""

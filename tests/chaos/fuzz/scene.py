@@ -19,7 +19,9 @@ from chaos.fuzz.vitals import SERVICES
 from quintet.embedder.v1 import embedder_service_pb2 as embedder_pb
 from quintet.embedder.v1.embedder_service_pb2_grpc import EmbedderServiceStub
 from quintet.gateway.v1 import gateway_service_pb2 as pb
+from quintet.gateway.v1 import key_service_pb2 as key_pb
 from quintet.gateway.v1.gateway_service_pb2_grpc import GatewayServiceStub
+from quintet.gateway.v1.key_service_pb2_grpc import KeyServiceStub
 from quintet.generator.v1 import generator_service_pb2 as generator_pb
 from quintet.generator.v1.generator_service_pb2_grpc import GeneratorServiceStub
 from quintet.retriever.v1 import retriever_service_pb2 as retriever_pb
@@ -32,6 +34,8 @@ _OPTIONS = [
     ("grpc.enable_retries", 0),
 ]
 _GOOD = pb.Document(id="good", content="Otters hold hands while they sleep. Otters eat crabs.")
+_KEYS = 40
+"""To be exchanged and revoked, each once."""
 _QUESTION = "What do otters hold while they sleep?"
 
 
@@ -133,6 +137,13 @@ async def _prepare(gateway: Any, channels: Mapping[str, grpc.aio.Channel], words
         return retriever_pb.SwitchCollectionsRequest(
             name=name, other=other, consistency_token=words.token(name)
         )
+
+    keys: Any = KeyServiceStub(channels["gateway"])
+    for number in range(_KEYS):
+        made = await keys.CreateKey(
+            key_pb.CreateKeyRequest(name=f"fuzz-{number}", scope=key_pb.KEY_SCOPE_READ)
+        )
+        words.learned_now("key_id", made.key.id)
 
     words.templates |= {
         retriever_pb.SwitchCollectionsRequest.DESCRIPTOR.full_name: switched,
