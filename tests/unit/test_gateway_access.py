@@ -22,6 +22,7 @@ from quintet_gateway.access.gatekeeper import Gatekeeper
 from quintet_gateway.access.models import KeyRecord
 from quintet_gateway.access.ring import KeyRing
 from quintet_gateway.access.settings import AccessSettings, JwtSettings
+from quintet_gateway.app import LIMITED
 from quintet_servicekit import key_files
 from quintet_servicekit.api_key import ApiKey, new_key
 from quintet_servicekit.errors import Reason, ServiceError
@@ -343,6 +344,14 @@ def test_every_method_of_every_service_of_the_gateway_has_a_scope() -> None:
     }
     assert set(scopes.NEEDED) == methods
     assert scopes.needed("quintet.gateway.v1.GatewayService/Unheard") is Scope.ADMIN
+
+
+def test_every_service_but_those_of_keys_and_of_how_things_are_is_limited() -> None:
+    services = {method.rpartition("/")[0] for method in scopes.NEEDED}
+    assert services - set(LIMITED) == {
+        "quintet.gateway.v1.KeyService",
+        "quintet.status.v1.StatusService",
+    }
 
 
 def test_tokens_are_taken_of_one_issuer_for_one_audience_by_a_private_key_alone() -> None:

@@ -76,6 +76,17 @@ SERVICE = "quintet.gateway.v1.GatewayService"
 UNLIMITED = frozenset({"GetStatus", "GetCacheStats", "ExplainCache", "PurgeCache", "Ingest"})
 """What operators ask, and a stream that bounds its documents itself."""
 
+LIMITED = (
+    SERVICE,
+    LINK_SERVICE,
+    EXPLAIN_SERVICE,
+    USAGE_SERVICE,
+    FEEDBACK_SERVICE,
+    CACHE_SERVICE,
+)
+"""Services whose calls are within limits: all but what tells how things are, and the keys, by
+which who floods everybody's limit is shut out."""
+
 FREE = frozenset({"GetStatus", "GetCacheStats"})
 """What costs no request: who has none left may still see how things are."""
 
@@ -112,7 +123,7 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
         admission = Admission(
             await stack.enter_async_context(open_limiter(limits, remote)),
             policies,
-            services=(SERVICE, LINK_SERVICE, EXPLAIN_SERVICE, USAGE_SERVICE, FEEDBACK_SERVICE),
+            services=LIMITED,
             free=FREE,
         )
         breakers = [it.breaker for it in services.connections.values()]
