@@ -46,6 +46,8 @@ class Identity:
 
 ANYBODY = Identity(DEFAULT_TENANT)
 """A caller whom nobody asked who they are."""
+NOBODY = Identity("", "", Scope.READ)
+"""A caller of whom it is not known yet who they are, or who was refused. No rows are theirs."""
 _current: ContextVar[Identity] = ContextVar("identity", default=ANYBODY)
 
 

@@ -25,7 +25,7 @@ from quintet_servicekit.call_metrics import CallMeters
 from quintet_servicekit.errors import Reason, ServiceError
 from quintet_servicekit.fault_injection import FaultInjection
 from quintet_servicekit.gates import Authenticator, Guard
-from quintet_servicekit.identity import become
+from quintet_servicekit.identity import NOBODY, become
 from quintet_servicekit.incoming import Bounds, Metadata, check_size, each, only, taken, tolerant
 from quintet_servicekit.priority import Priority, priority_now, priority_of
 from quintet_servicekit.tls import check_caller
@@ -160,8 +160,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             with call.observed():
                 self._calls.add(task := asyncio.current_task())
                 try:
-                    check_caller(self._callers, context)
-                    await self._check(method, call.metadata)
+                    await self._check(method, call.metadata, context)
                     request = await read(requests)
                     async with _place(admission, call.metadata, context):
                         return await behaviour(request, context)
@@ -178,8 +177,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             with call.observed():
                 self._calls.add(task := asyncio.current_task())
                 try:
-                    check_caller(self._callers, context)
-                    await self._check(method, call.metadata)
+                    await self._check(method, call.metadata, context)
                     request = await read(requests)
                     # Written here and not yielded: a caller who leaves cancels this
                     # very task, so the service's generator is closed at once, and
@@ -233,8 +231,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         task.uncancel()
         return ServiceError(Reason.NOT_READY, "the service is stopping; repeat the call")
 
-    async def _check(self, method: str, metadata: Metadata) -> None:
+    async def _check(self, method: str, metadata: Metadata, context: Context) -> None:
         """Raise for a call that cannot or may not be made; note whom it is for."""
+        if self._authenticator is not None:
+            become(NOBODY)
+        check_caller(self._callers, context)
         if not self._is_ready():
             raise ServiceError(Reason.NOT_READY, "the service is starting", retry_after=1.0)
         check_size(metadata, self._bounds.metadata_bytes)

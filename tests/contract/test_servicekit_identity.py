@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 import jwt
 import pytest
+import structlog
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from support.gateway import reason
 from support.grpc_service import serving
@@ -126,6 +127,14 @@ async def test_a_stream_acts_for_its_caller_to_its_end(pair: tuple[Path, Path]) 
 async def test_a_call_without_a_token_is_refused_but_for_health(pair: tuple[Path, Path]) -> None:
     async with told(public_keys=pair[1]) as stub:
         assert await refusal(stub) == "UNAUTHENTICATED"
+
+
+async def test_who_was_refused_is_told_and_counted_as_no_tenant(pair: tuple[Path, Path]) -> None:
+    with structlog.testing.capture_logs() as logs:
+        async with told(public_keys=pair[1]) as stub:
+            await refusal(stub)
+    [line] = [it for it in logs if it["event"] == "call"]
+    assert (line["code"], line["tenant"]) == ("UNAUTHENTICATED", "")
 
 
 async def test_health_is_told_to_those_without_a_token(pair: tuple[Path, Path]) -> None:
