@@ -1,8 +1,10 @@
-"""Contracts are backward compatible by one version: callers of the last one are served."""
+"""Contracts are backward compatible by one version: callers of the last one are served, the
+gateway of then by the services of now among them."""
 
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import subprocess
 import sys
@@ -10,9 +12,15 @@ from pathlib import Path
 
 import pytest
 from support import previous_client
+from support.gateway import gateway_stub, new_collection
+from support.replica import second_gateway
 from support.stack import TestStack
 
+from quintet.gateway.v1 import gateway_service_pb2 as pb
+
 ROOT = Path(__file__).parents[2]
+SOURCES = ("protos/gen", "servicekit", "services/gateway")
+MOON = pb.Document(id="tides", content="The moon moves the tides of the sea.")
 
 
 def git(*arguments: str) -> bytes:
@@ -23,23 +31,24 @@ def git(*arguments: str) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def earlier_contracts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The generated code as it was before the contracts last changed."""
+def earlier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The gateway, and what it is built on, as they were before the contracts last changed."""
     changes = git("log", "-2", "--format=%H", "--", "protos/quintet").split()
     if len(changes) < 2:
         pytest.skip("the history goes back to one version of the contracts only")
-    archive = git("archive", changes[1].decode(), "protos/gen")
+    archive = git("archive", changes[1].decode(), *SOURCES)
     folder = tmp_path_factory.mktemp("earlier")
     subprocess.run(["tar", "-x", "-C", folder], input=archive, check=True)
-    return folder / "protos" / "gen"
+    return folder
 
 
 def test_a_caller_with_the_contracts_before_the_present_ones_is_served(
-    earlier_contracts: Path, stack: TestStack
+    earlier: Path, stack: TestStack
 ) -> None:
-    assert _texts(earlier_contracts) != _texts(ROOT / "protos" / "gen")
+    contracts = earlier / SOURCES[0]
+    assert _texts(contracts) != _texts(ROOT / SOURCES[0])
     collection = f"test-{secrets.token_hex(6)}"
-    arguments = [str(earlier_contracts), stack.gateway, collection]
+    arguments = [str(contracts), stack.gateway, collection]
     done = subprocess.run(
         [sys.executable, previous_client.__file__, *arguments],
         capture_output=True,
@@ -55,6 +64,37 @@ def test_a_caller_with_the_contracts_before_the_present_ones_is_served(
     assert found["citations"]
     assert found["stream"] == found["ask"]
     assert found["last"] == "completed"
+
+
+async def test_the_gateway_from_before_works_with_the_present_services(
+    earlier: Path, stack: TestStack
+) -> None:
+    path = os.pathsep.join(str(earlier / it) for it in SOURCES)
+    loaded = subprocess.run(
+        [sys.executable, "-P", "-c", "import quintet_gateway as it; print(it.__file__)"],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert loaded.stdout.startswith(str(earlier))
+    async with (
+        second_gateway(stack, path=path) as address,
+        gateway_stub(address) as stub,
+        new_collection(stub, [MOON]) as name,
+    ):
+        asked = pb.AskRequest(collection=name, question="What moves the tides?")
+        answer = await stub.Ask(asked)
+        assert "moon" in answer.answer
+        assert not answer.degradations
+        asked.question = "What does the moon move?"
+        *_, last = [event async for event in stub.AskStream(asked)]
+        assert last.HasField("completed")
+        found = await stub.Search(pb.SearchRequest(collection=name, query="tides"))
+        assert [it.document_id for it in found.hits] == ["tides"]
+        assert {it.state for it in (await stub.GetStatus(pb.GetStatusRequest())).services} == {
+            pb.SERVICE_STATE_SERVING
+        }
 
 
 def _texts(folder: Path) -> dict[str, str]:

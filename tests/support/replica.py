@@ -13,12 +13,14 @@ from support.stack import TestStack
 
 
 @asynccontextmanager
-async def second_gateway(stack: TestStack, **settings: str) -> AsyncIterator[str]:
+async def second_gateway(
+    stack: TestStack, *, path: str = "", **settings: str
+) -> AsyncIterator[str]:
     """Yield the address of a gateway with the services, and the Redis, of `stack`.
 
-    `settings` are of its environment, without the prefix.
+    `settings` are of its environment, without the prefix. Its code is looked for in `path` first.
     """
-    service = gateway_beside(stack, **settings)
+    service = gateway_beside(stack, path=path, **settings)
     try:
         child = await service.start()
         try:
@@ -29,9 +31,11 @@ async def second_gateway(stack: TestStack, **settings: str) -> AsyncIterator[str
         service.close()
 
 
-def gateway_beside(stack: TestStack, **settings: str) -> Service:
+def gateway_beside(stack: TestStack, *, path: str = "", **settings: str) -> Service:
     """Return a gateway with the services, and the Redis, of `stack`; to be closed."""
     environment = dict(os.environ)
+    if path:
+        environment["PYTHONPATH"] = path
     environment |= {f"QUINTET_GATEWAY_{name}": value for name, value in settings.items()}
     for name in ("tokenizer", "embedder", "retriever", "generator"):
         environment[f"QUINTET_GATEWAY_{name.upper()}_ADDRESS"] = stack.endpoints[name]["grpc"]
