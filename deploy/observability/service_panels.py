@@ -187,7 +187,9 @@ OWN_PANELS: dict[str, dict[str, list[Panel]]] = {
                 "Questions routed, by model",
                 "ops",
                 (
-                    rate("quintet_gateway_routed_questions_total", "", "model, difficulty"),
+                    or_zero(
+                        rate("quintet_gateway_routed_questions_total", "", "model, difficulty")
+                    ),
                     "{{difficulty}} to {{model}}",
                 ),
             ),
@@ -195,7 +197,7 @@ OWN_PANELS: dict[str, dict[str, list[Panel]]] = {
                 "Ratings of answers, by template and score",
                 "ops",
                 (
-                    rate("quintet_gateway_ratings_total", "", "template, score"),
+                    or_zero(rate("quintet_gateway_ratings_total", "", "template, score")),
                     "{{template}} {{score}}",
                 ),
             ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -14,6 +15,7 @@ from support.grpc_service import serving
 from quintet.generator.v1 import generator_service_pb2 as pb
 from quintet.generator.v1.generator_service_pb2_grpc import GeneratorServiceStub
 from quintet_generator.app import open_application
+from quintet_generator.prompts import TemplateError
 from quintet_generator.settings import GeneratorSettings
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -169,3 +171,31 @@ async def test_templates_are_listed_and_each_answer_tells_its_own(stub: Any) -> 
 async def test_an_extractive_answer_is_not_kept_for_it_costs_less_than_asking(stub: Any) -> None:
     for _ in range(2):
         assert not (await stub.Generate(request())).HasField("cache")
+
+
+OWN = "version: 7\n=== system ===\nBe brief.\n=== user ===\n$passages\n$question"
+
+
+async def test_own_templates_stand_beside_and_instead_of_the_packaged_ones(tmp_path: Path) -> None:
+    for name in ("acme-brief", "answer"):
+        (tmp_path / f"{name}.txt").write_text(OWN)
+    settings = GeneratorSettings(backends=("extractive",), templates_dir=tmp_path)
+    async with open_application(settings) as application, serving(application) as channel:
+        stub: Any = GeneratorServiceStub(channel)
+        listed = (await stub.ListModels(pb.ListModelsRequest())).templates
+        assert {it.name: it.version for it in listed} == {
+            "acme-brief": 7,
+            "answer": 7,
+            "answer-full": 1,
+        }
+        answer = await stub.Generate(request(template="acme-brief"))
+        assert answer.template == "acme-brief"
+        assert answer.template_revision in {it.revision for it in listed}
+
+
+async def test_a_template_that_is_malformed_ends_the_start_and_is_named(tmp_path: Path) -> None:
+    (tmp_path / "acme-brief.txt").write_text(OWN + " $unknown")
+    settings = GeneratorSettings(backends=("extractive",), templates_dir=tmp_path)
+    with pytest.raises(TemplateError, match="template acme-brief has a placeholder"):
+        async with open_application(settings):
+            pass

@@ -49,7 +49,7 @@ def ask(collection: str, question: str, **fields: Any) -> pb.AskRequest:
 
 
 async def test_a_policy_routes_and_tries_templates_and_a_request_goes_before_it(
-    stack: TestStack, stub: Any
+    stack: TestStack, stub: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     variables = {
         name.removeprefix("QUINTET_GATEWAY_"): value
@@ -74,6 +74,11 @@ async def test_a_policy_routes_and_tries_templates_and_a_request_goes_before_it(
             easy.template_revision,
         )
 
+        status = await asyncio.to_thread(main, ["explain", "--address", address, kept.answer_id])
+        told = " ".join(capsys.readouterr().out.split())
+        assert status == 0
+        assert f"routed easy: {easy.routing.ease:.2f} ≥ 0.80 (sentence " in told
+
         events = [it async for it in routed.AskStream(ask(name, HARD))]
         hard = events[-1].completed
         assert (hard.model, hard.routing.easy) == (MODEL, False)
@@ -83,6 +88,10 @@ async def test_a_policy_routes_and_tries_templates_and_a_request_goes_before_it(
         assert not named.HasField("routing")
 
         # Of a unit all questions have one template; of many units some have another.
+        assert {
+            (await routed.Ask(ask(name, question, trial_unit="ann", model="extractive"))).template
+            for question in (EASY, HARD, "What are wasps?", "Who makes honey?")
+        } in ({"answer"}, {"answer-full"})
         templates = {
             (await routed.Ask(ask(name, EASY, trial_unit=f"user {i}", model="extractive"))).template
             for i in range(12)

@@ -9,9 +9,9 @@ from typing import Any, cast
 from quintet.gateway.v1 import gateway_service_pb2 as pb
 from quintet.generator.v1 import generator_service_pb2 as generator_pb
 from quintet.tokenizer.v1 import tokenizer_service_pb2 as tokenizer_pb
-from quintet_gateway.catalog import Template
 from quintet_gateway.clients import Services
 from quintet_gateway.degradation import Degradations
+from quintet_gateway.generators import Template
 from quintet_gateway.question import AskLimits
 from quintet_gateway.refining import RefiningLimits
 from quintet_servicekit.errors import ServiceError

@@ -15,9 +15,10 @@ from quintet.gateway.v1 import gateway_service_pb2 as pb
 from quintet.gateway.v1 import routing_pb2 as routing_pb
 from quintet.generator.v1 import generator_service_pb2 as generator_pb
 from quintet.retriever.v1 import retriever_service_pb2 as retriever_pb
-from quintet_gateway.catalog import EmbeddingModel, Template
+from quintet_gateway.catalog import EmbeddingModel
 from quintet_gateway.events import Collector, events_of
 from quintet_gateway.freshness import Freshness, Need
+from quintet_gateway.generators import Template
 from quintet_gateway.kept import digest
 from quintet_gateway.question import AskLimits, Question
 from quintet_gateway.routing.route import Route

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from support.asking import BIG, EXTRACTIVE, LIMITS, SERVICES, SMALL, TEMPLATE, BrokenChain
 
 from quintet.gateway.v1 import gateway_service_pb2 as pb
+from quintet.generator.v1 import generator_service_pb2 as generator_pb
 from quintet.retriever.v1 import retriever_service_pb2 as retriever_pb
 from quintet_gateway import yaml_file
 from quintet_gateway.admission.policy import Policy
@@ -19,6 +20,7 @@ from quintet_gateway.answering import Answerer
 from quintet_gateway.catalog import EmbeddingModel
 from quintet_gateway.chain import Chain
 from quintet_gateway.freshness import Need
+from quintet_gateway.generators import Generators
 from quintet_gateway.question import Question
 from quintet_gateway.routing.difficulty import ease
 from quintet_gateway.routing.policy import Routing
@@ -184,3 +186,30 @@ def test_a_policy_that_cannot_hold_is_refused(tmp_path: Path, text: str) -> None
     file.write_text(text)
     with pytest.raises(FileError):
         yaml_file.read(file, Policy)
+
+
+def listed(*templates: generator_pb.Template) -> Generators:
+    models = [generator_pb.Model(name="m", prompt_revision="of all", is_default=True), EXTRACTIVE]
+    return Generators(generator_pb.ListModelsResponse(models=models, templates=templates))
+
+
+def test_a_template_has_the_revision_of_it_alone() -> None:
+    generators = listed(generator_pb.Template(name="answer", revision="a"))
+    [model, _] = generators.by_preference("")
+    assert generators.template("answer", model).revision == "a"
+    with pytest.raises(ServiceError) as caught:
+        generators.template("short", model)
+    assert caught.value.reason is Reason.TEMPLATE_NOT_FOUND
+    assert caught.value.metadata == {"template": "short", "known": "answer"}
+
+
+def test_a_generator_of_before_has_one_revision_for_all_templates() -> None:
+    generators = listed()
+    [model, _] = generators.by_preference("m")
+    assert generators.template("short", model).revision == "of all"
+
+
+def test_a_model_that_a_policy_names_and_nobody_has_is_told() -> None:
+    with pytest.raises(ServiceError) as caught:
+        listed().by_preference("large")
+    assert caught.value.reason is Reason.MODEL_NOT_FOUND

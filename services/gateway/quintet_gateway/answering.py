@@ -12,10 +12,10 @@ from quintet.generator.v1 import generator_service_pb2 as generator_pb
 from quintet.retriever.v1 import retriever_service_pb2 as retriever_pb
 from quintet_gateway.abstention import ABSTENTION, answerability
 from quintet_gateway.answer_text import AnswerText, Told
-from quintet_gateway.catalog import is_extractive
 from quintet_gateway.chain import Chain
 from quintet_gateway.citations import Citer, Sentence
 from quintet_gateway.clients import Services
+from quintet_gateway.generators import is_extractive
 from quintet_gateway.prompt_context import Context, Given
 from quintet_gateway.question import Question
 from quintet_gateway.remote_loads import RemoteLoads

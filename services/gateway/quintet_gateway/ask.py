@@ -17,12 +17,13 @@ from quintet.cache.v1 import cache_service_pb2 as cache_pb
 from quintet.gateway.v1 import gateway_service_pb2 as pb
 from quintet_gateway.admission.admission import Admission
 from quintet_gateway.answering import Answerer
-from quintet_gateway.catalog import Catalog, is_extractive
+from quintet_gateway.catalog import Catalog
 from quintet_gateway.chain import Chain
 from quintet_gateway.degradation import out_of_time
 from quintet_gateway.events import Collector, events_of
 from quintet_gateway.expansion import LinkExpander, mark
 from quintet_gateway.freshness import Freshness
+from quintet_gateway.generators import is_extractive
 from quintet_gateway.kept import Entry, KeptAnswers, Outdated, Served
 from quintet_gateway.near import NearQuestions
 from quintet_gateway.question import Question, Questions

@@ -16,9 +16,10 @@ from quintet.retriever.v1 import retriever_service_pb2 as retriever_pb
 from quintet_gateway.chain import Chain
 from quintet_gateway.clients import Services
 from quintet_gateway.degradation import AWAY
+from quintet_gateway.generators import Generators, no_model
 from quintet_servicekit.cache import Cache, CacheSettings, Codec
 from quintet_servicekit.deadline import Deadline
-from quintet_servicekit.errors import Reason, ServiceError
+from quintet_servicekit.errors import ServiceError
 from quintet_servicekit.tenant_map import TenantMap
 
 LIST_SECONDS = 5.0
@@ -28,21 +29,11 @@ LIST_PATIENCE = 0.25
 """How long a question waits for that list, in seconds, where an older one is at hand."""
 
 _GENERATORS = "generators"
-EXTRACTIVE = "extractive"
-"""The generator's name of the backend that composes answers of the passages' sentences."""
 
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingModel:
     """The model of a collection's vectors."""
-
-    name: str
-    revision: str
-
-
-@dataclass(frozen=True, slots=True)
-class Template:
-    """A prompt template, and the revision of it alone."""
 
     name: str
     revision: str
@@ -103,45 +94,20 @@ class Catalog:
         for model in response.models:
             if model.name == name or (not name and model.is_default):
                 return model
-        raise _no_model(name)
-
-    async def generators(self, name: str) -> list[generator_pb.Model]:
-        """Return the generator's model of that name, or its default for an empty one, and
-        then its others by preference, of which the extractive one comes last.
-
-        Raises `ServiceError` MODEL_NOT_FOUND.
-        """
-        models = (await self._listed_generators()).models
-        for wanted in models:
-            if wanted.name == name or (not name and wanted.is_default):
-                others = [model for model in models if model.name != wanted.name]
-                return [wanted, *sorted(others, key=is_extractive)]
-        raise _no_model(name)
-
-    async def template(self, name: str, model: generator_pb.Model) -> Template:
-        """Return the generator's template of that name; `model` is one of its models.
-
-        Raises `ServiceError` TEMPLATE_NOT_FOUND.
-        """
-        templates = (await self._listed_generators()).templates
-        if not templates:
-            # A release of before there were revisions of each.
-            return Template(name, model.prompt_revision)
-        for it in templates:
-            if it.name == name:
-                return Template(name, it.revision)
-        raise ServiceError(
-            Reason.TEMPLATE_NOT_FOUND,
-            f"there is no template {name[:200]!r}",
-            metadata={"template": name[:200], "known": ",".join(it.name for it in templates)},
-        )
+        raise no_model(name)
 
     def forget_generators(self) -> None:
         """Drop what is remembered of the generator's models."""
         self._generators.discard([_GENERATORS])
 
+    async def generators(self) -> Generators:
+        """Return the generator's models and templates; while it is away those that it had.
+
+        Raises `ServiceError` as the generator does where it has told of none yet.
+        """
+        return Generators(await self._listed_generators())
+
     async def _listed_generators(self) -> generator_pb.ListModelsResponse:
-        """Return the generator's models; while it is away those that it had."""
         try:
             async with asyncio.timeout(None if self._last_listed is None else LIST_PATIENCE):
                 found = await self._generators.get_or_load(_GENERATORS, self._list_generators)
@@ -163,14 +129,3 @@ class Catalog:
             self._services.generator.ListModels,
             generator_pb.ListModelsRequest(),
         )
-
-
-def is_extractive(model: generator_pb.Model) -> bool:
-    """Whether a model's answers are sentences of the passages."""
-    return model.backend == EXTRACTIVE
-
-
-def _no_model(name: str) -> ServiceError:
-    return ServiceError(
-        Reason.MODEL_NOT_FOUND, "no service has that model", metadata={"model": name[:200]}
-    )

@@ -13,10 +13,11 @@ from quintet.gateway.v1 import gateway_service_pb2 as pb
 from quintet.generator.v1 import generator_service_pb2 as generator_pb
 from quintet.retriever.v1 import link_service_pb2 as links_pb
 from quintet.retriever.v1 import retriever_service_pb2 as retriever_pb
-from quintet_gateway.catalog import Catalog, EmbeddingModel, Template, is_extractive
+from quintet_gateway.catalog import Catalog, EmbeddingModel
 from quintet_gateway.chain import Chain
 from quintet_gateway.conversation import standalone
 from quintet_gateway.freshness import Freshness, Need
+from quintet_gateway.generators import Template, is_extractive
 from quintet_gateway.refining import RefiningLimits, candidates
 from quintet_gateway.routing.policy import Answering
 from quintet_gateway.routing.route import Route
@@ -239,15 +240,16 @@ class Questions:
         answering = self._policies.answering(tenant)
         routing = None if request.model else answering.routing
         wanted = routing.hard if routing else request.model
-        generator, *substitutes = await self._catalog.generators(wanted)
+        generators = await self._catalog.generators()
+        generator, *substitutes = generators.by_preference(wanted)
         route = None
         if routing is not None:
-            easy, *_ = await self._catalog.generators(routing.easy)
+            easy, *_ = generators.by_preference(routing.easy)
             route = Route(easy, generator, routing.threshold)
         name = request.template or assigned(
             answering.templates, tenant, request.trial_unit or request.question
         )
-        template = await self._catalog.template(name, generator)
+        template = generators.template(name, generator)
         trace.get_current_span().set_attributes(
             {attributes.TEMPLATE: template.name, attributes.TEMPLATE_REVISION: template.revision}
         )
