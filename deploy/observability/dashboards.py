@@ -231,6 +231,20 @@ def cost() -> dict[str, list[Panel]]:
                 ),
             ),
         ],
+        "Usage": [
+            lines(
+                "Entries, counted in the database and lost",
+                "ops",
+                (or_zero(rate("quintet_usage_entries_total", "", "outcome")), "{{outcome}}"),
+                text="Lost where the outbox could not be written: full or read-only disk.",
+            ),
+            lines(
+                "Outbox that is not counted yet",
+                "bytes",
+                ("sum(quintet_usage_outbox_bytes)", "bytes"),
+                text="Grows while PostgreSQL is away.",
+            ),
+        ],
         "Tokens": [
             lines(
                 "Generator",
