@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
+import shlex
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -14,7 +16,7 @@ from typing import Any
 import grpc
 import psycopg
 import pytest
-from support.gateway import reason
+from support.gateway import gateway_stub, new_collection, reason
 from support.replica import database_variables, second_gateway
 from support.stack import TestStack
 
@@ -225,6 +227,53 @@ def test_a_secret_stands_in_no_log_no_list_and_no_table(stack: TestStack, tmp_pa
     for text in [*printed, *logs, *traces, *(row[0] for row in rows)]:
         assert found.secret not in text
         assert found.secret.encode().hex() not in text
+
+
+async def test_what_the_readme_says_of_keys_works_as_it_stands_there(
+    stack: TestStack, tmp_path: Path
+) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    lines = re.findall(r"^\$ \.venv/bin/quintet (.+)$", readme, re.MULTILINE)
+    commands = [shlex.split(it) for it in lines if " keys " in f" {it}" or ".key" in it]
+    assert [it[:2] for it in commands] == [
+        ["keys", "create"],
+        ["keys", "list"],
+        ["search", "drain on SIGTERM"],
+        ["keys", "rotate"],
+        ["keys", "revoke"],
+    ]
+    document = pb.Document(id="a", content="Services drain on SIGTERM.")
+    async with (
+        gateway_stub(stack.gateway) as stub,
+        new_collection(stub, [document]) as name,
+        closed_gateway(stack, ACCESS__FRESH_SECONDS="0.2") as address,
+    ):
+        environment = {
+            **os.environ,
+            "QUINTET_ADDRESS": address,
+            "QUINTET_API_KEY_FILE": str(stack.state_dir / "api-key"),
+        }
+
+        async def quintet(*words: str) -> tuple[int | None, str]:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "quintet_cli", *words, cwd=tmp_path,
+                env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            )  # fmt: skip
+            printed, _ = await process.communicate()
+            return process.returncode, printed.decode()
+
+        key_id = ""
+        for command in commands:
+            given = {"handbook": name, "ID": key_id}
+            code, printed = await quintet(*(given.get(word, word) for word in command))
+            assert code == 0, printed
+            if command[1] == "create":
+                made = parsed((tmp_path / "reader.key").read_text().strip())
+                assert made is not None
+                key_id = made.id
+        ended, printed = await quintet("collections", "--key-file", "reader.key")
+        assert (ended, "UNAUTHENTICATED" in printed) == (1, True)
+        assert (await quintet("collections", "--key-file", "new.key"))[0] == 0
 
 
 async def test_keys_work_while_the_database_is_away_and_unknown_ones_are_not_refused_wrongly(
