@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 from quintet.errors.v1 import error_reason_pb2
 from quintet.gateway.v1 import explain_service_pb2 as explain_pb
 from quintet.gateway.v1 import gateway_service_pb2 as pb
+from quintet.gateway.v1 import routing_pb2 as routing_pb
 from quintet.retriever.v1 import retriever_service_pb2 as retriever_pb
 from quintet_gateway.chain import Chain
 from quintet_gateway.records.composing import Composer
@@ -79,7 +80,10 @@ def entry(response: pb.AskResponse | None = None, **fields: Any) -> Entry:
         "key": "k",
         "streamed": False,
         "request": pb.AskRequest(
-            collection="c", question=SECRET, turns=[pb.Turn(question=SECRET, answer=SECRET)]
+            collection="c",
+            question=SECRET,
+            turns=[pb.Turn(question=SECRET, answer=SECRET)],
+            trial_unit=SECRET,
         ),
         "response": answered() if response is None else response,
         "embedding_model": "e",
@@ -120,7 +124,16 @@ def test_a_record_tells_how_an_answer_came_about_and_no_text() -> None:
 def test_texts_are_recorded_where_that_is_set() -> None:
     record = composer(texts=True).record(entry())
     assert record.request.question == record.answer == record.resolved_question == SECRET
-    assert record.request.turns[0].question == SECRET
+    assert record.request.turns[0].question == record.request.trial_unit == SECRET
+
+
+def test_a_record_pins_the_template_that_was_assigned() -> None:
+    response = answered()
+    response.template, response.template_revision = "brief", "br"
+    response.routing.CopyFrom(routing_pb.Routing(model="m", easy=True, ease=0.9, threshold=0.8))
+    record = composer().record(entry(response))
+    assert (record.request.template, record.template_revision) == ("brief", "br")
+    assert record.routing == response.routing
 
 
 @pytest.mark.parametrize("passages", [0, 50, 500])

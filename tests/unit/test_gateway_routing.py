@@ -15,6 +15,7 @@ from quintet.gateway.v1 import gateway_service_pb2 as pb
 from quintet.generator.v1 import generator_service_pb2 as generator_pb
 from quintet.retriever.v1 import retriever_service_pb2 as retriever_pb
 from quintet_gateway import yaml_file
+from quintet_gateway.admission.policies import Policies
 from quintet_gateway.admission.policy import Policy
 from quintet_gateway.answering import Answerer
 from quintet_gateway.catalog import EmbeddingModel
@@ -213,3 +214,17 @@ def test_a_model_that_a_policy_names_and_nobody_has_is_told() -> None:
     with pytest.raises(ServiceError) as caught:
         listed().by_preference("large")
     assert caught.value.reason is Reason.MODEL_NOT_FOUND
+
+
+def test_a_change_of_the_file_changes_what_is_tried_and_routed(tmp_path: Path) -> None:
+    file = tmp_path / "policy.yaml"
+    file.write_text("templates: {answer-full: 20}")
+    policies = Policies(Policy(), file)
+    assert policies.answering("acme").templates == {"answer-full": 20}
+    file.write_text("routing: {easy: small}")
+    policies.look()
+    assert policies.answering("acme").templates == {}
+    assert policies.answering("acme").routing == Routing(easy="small")
+    file.write_text("routing: {easy: 7}")
+    policies.look()
+    assert policies.answering("acme").routing == Routing(easy="small")

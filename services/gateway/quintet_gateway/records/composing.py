@@ -111,6 +111,7 @@ class Composer:
         if not self.texts:
             request.ClearField("question")
             request.ClearField("turns")
+            request.ClearField("trial_unit")
         return request
 
 

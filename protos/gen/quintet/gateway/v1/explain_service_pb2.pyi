@@ -256,7 +256,7 @@ class AnswerRecord(_message.Message):
     @_builtins.property
     def request(self) -> _gateway_service_pb2.AskRequest:
         """What was asked for, with the server's defaults where the caller left it to the server.
-        `question` and the turns are empty unless questions are recorded.
+        `question`, `trial_unit` and the turns are empty unless questions are recorded.
         """
 
     @_builtins.property
