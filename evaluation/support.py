@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 from bench.answer_quality import Bm25
-from quintet_gateway.near_duplicates import near_duplicates
 from quintet_gateway.settings import Settings
 from quintet_gateway.support import Evidence
 from quintet_servicekit.sentences import sentence_spans
@@ -82,18 +81,6 @@ def figures(data: Path) -> Figures:
         1 - _share(shuffled, threshold),
         1 - _share(altered, threshold),
     )
-
-
-def repeated_passages(data: Path, name: str) -> tuple[int, int]:
-    """Return how many passages of a set there are, and how many the shipped threshold
-    holds for repeats of another among its three nearest by BM25."""
-    texts = [it["text"] for it in _read(data / name / "corpus.jsonl") if it["text"].strip()]
-    index, threshold = Bm25(texts), Settings().duplicate_similarity
-    repeated = 0
-    for place, text in enumerate(texts):
-        near = [it for it in index.best(text[:300], 4) if it != place]
-        repeated += bool(near_duplicates([text, *(texts[it] for it in near)], threshold))
-    return len(texts), repeated
 
 
 def area(higher: Sequence[float], lower: Sequence[float]) -> float:
