@@ -12,6 +12,9 @@ from quintet_servicekit import telemetry
 PAUSE_SECONDS = 5.0
 """Before work that failed begins anew: often enough to go on soon, seldom enough for a log."""
 
+AGAIN_SECONDS = 1.0
+"""How long a cancelled task may clean up before it is told again."""
+
 
 @asynccontextmanager
 async def beside(
@@ -35,5 +38,13 @@ async def beside(
     try:
         yield
     finally:
+        await end(task)
+
+
+async def end(task: asyncio.Task[Any]) -> None:
+    """Cancel a task, and return when it has ended."""
+    while not task.done():
+        # More than once, because until Python 3.12 wait_for, which drivers' pools use, can
+        # swallow a cancellation.
         task.cancel()
-        await asyncio.wait({task})
+        await asyncio.wait({task}, timeout=AGAIN_SECONDS)

@@ -23,6 +23,7 @@ from grpc_reflection.v1alpha import reflection
 
 from quintet_servicekit import telemetry
 from quintet_servicekit.admission import Admission
+from quintet_servicekit.background import end
 from quintet_servicekit.fault_injection import FaultInjection
 from quintet_servicekit.gates import Authenticator, Guard
 from quintet_servicekit.identity_token import TokenVerifier
@@ -216,11 +217,7 @@ class RunningServer:
         await asyncio.wait({following, stopping}, return_when=asyncio.FIRST_COMPLETED)
         failed = following.done()
         stopping.cancel()
-        while not following.done():
-            # More than once, because until Python 3.12 wait_for, which drivers' pools
-            # use, can swallow a cancellation.
-            following.cancel()
-            await asyncio.wait({following}, timeout=1.0)
+        await end(following)
         try:
             await following
         except asyncio.CancelledError:

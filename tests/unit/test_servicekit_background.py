@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 from structlog.testing import capture_logs
 
 from quintet_servicekit.background import beside
@@ -44,3 +45,22 @@ async def test_work_that_is_done_stays_done_and_unfinished_work_ends_with_its_ow
             await asyncio.sleep(0)
     assert done == [True]
     assert ended.is_set()
+
+
+async def test_work_that_swallows_a_cancellation_ends_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("quintet_servicekit.background.AGAIN_SECONDS", 0.01)
+    began, swallowed = asyncio.Event(), []
+
+    async def work() -> None:
+        try:
+            began.set()
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            swallowed.append(True)
+        await asyncio.Event().wait()
+
+    async with asyncio.timeout(10), beside(work, "test"):
+        await began.wait()
+    assert swallowed == [True]

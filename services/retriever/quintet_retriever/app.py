@@ -29,6 +29,7 @@ from quintet_retriever.settings import Settings
 from quintet_retriever.store import PostgresStore
 from quintet_retriever.word_counter import WordCounter
 from quintet_servicekit import cache_service, status_service
+from quintet_servicekit.background import end
 from quintet_servicekit.breaker_fleet import sharing
 from quintet_servicekit.cache import Cache, open_remote
 from quintet_servicekit.cache_service import register_cache_service
@@ -83,7 +84,7 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
             await migrate_when_possible(settings, SCHEMA)
             await database.open()
             for name, work in (("relay", relay.run()), ("word counter", counter.run())):
-                stack.push_async_callback(_ended, asyncio.create_task(work, name=name))
+                stack.push_async_callback(end, asyncio.create_task(work, name=name))
 
         yield Application(
             service=SERVICE,
@@ -92,8 +93,3 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
             check=database.ping,
             more_services=(LINK_SERVICE, cache_service.SERVICE, status_service.SERVICE),
         )
-
-
-async def _ended(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.wait({task})
