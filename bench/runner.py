@@ -30,6 +30,7 @@ NAMES = (
     "generator",
     "caches",
     "answers",
+    "admission",
     "freshness",
     "overload",
 )

@@ -229,6 +229,12 @@ def cost() -> dict[str, list[Panel]]:
                     or_zero(rate("grpc_server_errors_total", 'reason=~"BUDGET_.+"')),
                     "refused",
                 ),
+                (
+                    or_zero(rate("quintet_budget_calls_total", "", "period, outcome")),
+                    "{{period}} {{outcome}}",
+                ),
+                text="Warned: it is nearly spent. Exhausted: refused, documents too, or "
+                "served cheaply, as the tenant's policy says.",
             ),
         ],
         "Usage": [

@@ -18,6 +18,8 @@ from pydantic import SecretStr
 from support.postgres import service_url
 
 from quintet.gateway.v1 import usage_service_pb2 as pb
+from quintet_gateway.admission.policies import Policies
+from quintet_gateway.admission.policy import Policy
 from quintet_gateway.database import open_database
 from quintet_gateway.settings import Settings
 from quintet_gateway.usage.entry import Entry, Used
@@ -30,6 +32,7 @@ from quintet_local.postgres import Postgres
 from quintet_servicekit.errors import Reason, ServiceError
 from quintet_servicekit.identity import Identity, acting_as
 
+UNLIMITED = Policies(Policy(), None)
 ACME, OTHER = Identity("acme", "k1"), Identity("other", "k1")
 
 
@@ -93,7 +96,7 @@ async def test_sums_are_a_tenants_own_by_any_of_their_columns_in_pages(
             )
         usage.writer.put(entry("other", used=[Used("m", 1, 1, 1, 1, 1_000)]))
         await until_counted(database_url, 7)
-        servicer: Any = UsageServicer(usage.store)
+        servicer: Any = UsageServicer(usage.store, UNLIMITED, None)
 
         async def asked(identity: Identity = ACME, **fields: Any) -> pb.GetUsageResponse:
             request = pb.GetUsageRequest(first_day="2026-11-01", last_day="2026-11-30", **fields)
@@ -147,14 +150,14 @@ async def test_sums_are_a_tenants_own_by_any_of_their_columns_in_pages(
     ],
 )
 async def test_a_request_out_of_bounds_is_refused(fields: dict[str, Any]) -> None:
-    servicer: Any = UsageServicer(None)
+    servicer: Any = UsageServicer(None, UNLIMITED, None)
     with pytest.raises(ServiceError) as refused:
         await servicer.GetUsage(pb.GetUsageRequest(**fields), None)
     assert refused.value.reason is Reason.INVALID_FIELD
 
 
 async def test_without_a_database_there_is_no_usage() -> None:
-    servicer: Any = UsageServicer(None)
+    servicer: Any = UsageServicer(None, UNLIMITED, None)
     with pytest.raises(ServiceError) as refused:
         await servicer.GetUsage(pb.GetUsageRequest(last_day="0001-01-05"), None)
     assert refused.value.reason is Reason.NO_DATABASE

@@ -23,6 +23,7 @@ from quintet_gateway.admission.policy import Limits, Policy, Rate, TenantPolicy
 from quintet_gateway.admission.settings import LimitSettings
 from quintet_gateway.billing.meter import Meter
 from quintet_gateway.billing.spent import Spent
+from quintet_gateway.usage.ledger import Ledger
 from quintet_gateway.yaml_file import FileError
 from quintet_servicekit.errors import Reason, ServiceError
 from quintet_servicekit.identity import Identity, acting_as
@@ -207,7 +208,9 @@ class Call:
 def admission(policy: Policy) -> Admission:
     limiter = Limiter(LimitSettings(), None)
     policies = Policies(policy, None)
-    return Admission(limiter, policies, services=(SERVICE,), free=frozenset({"GetStatus"}))
+    return Admission(
+        limiter, policies, Ledger(None), services=(SERVICE,), free=frozenset({"GetStatus"})
+    )
 
 
 async def _echo(request: Any, _: Any) -> Any:

@@ -62,6 +62,7 @@ from quintet_gateway.usage.ledger import Ledger
 from quintet_gateway.usage.opening import open_usage
 from quintet_gateway.usage.servicer import SERVICE as USAGE_SERVICE
 from quintet_gateway.usage.servicer import UsageServicer
+from quintet_gateway.usage.spending import CountedSpending
 from quintet_servicekit.breaker_fleet import sharing
 from quintet_servicekit.cache import Cache, Codec, Flights, Remote, open_remote
 from quintet_servicekit.cache_service import SERVICE as CACHE_SERVICE
@@ -117,12 +118,13 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
         database = await stack.enter_async_context(open_database(settings))
         access = await stack.enter_async_context(open_access(settings, database))
         usage = await stack.enter_async_context(open_usage(settings.usage, database))
-        ledger = Ledger(usage.writer if usage else None)
+        spending = CountedSpending(usage.store, prices.currency) if usage else None
         limits = settings.limits
         policies = await stack.enter_async_context(open_policies(limits.policy, limits.policy_file))
         admission = Admission(
-            await stack.enter_async_context(open_limiter(limits, remote)),
+            await stack.enter_async_context(open_limiter(limits, remote, spending)),
             policies,
+            Ledger(usage.writer if usage else None),
             services=LIMITED,
             free=FREE,
         )
@@ -171,7 +173,6 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
             prices,
             admission,
             policies,
-            ledger,
             records,
         )
         ratings = await stack.enter_async_context(
@@ -179,7 +180,7 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
         )
         explaining = ExplainServicer(records.explainer if records else None)
 
-        usage_servicer = UsageServicer(usage.store if usage else None)
+        usage_servicer = UsageServicer(usage.store if usage else None, policies, spending)
         links = LinkServicer(services, Freshness(watch), seconds=settings.ask_seconds)
 
         readiness = Readiness(services, start_seconds=settings.start_seconds)
@@ -230,7 +231,6 @@ def _servicer(
     prices: PriceTable,
     admission: Admission,
     policies: Policies,
-    ledger: Ledger,
     records: Records | None,
 ) -> GatewayServicer:
     catalog = Catalog(
@@ -325,7 +325,6 @@ def _servicer(
             is_open=settings.access.mode == "open",
         ),
         admission=admission,
-        ledger=ledger,
         prices=prices,
         ask_plan=_plan(settings, "Embed", "Search", "Rerank", "Count", "GenerateStream"),
         search_plan=_plan(settings, "Embed", "Search", "Rerank"),

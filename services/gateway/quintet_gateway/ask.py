@@ -153,12 +153,15 @@ class Asker:
             for event in events_of(_response(question, served, chain)):
                 yield event
             return
-        async with (
-            self._admission.reserved(question.most_tokens, chain.meter),
-            aclosing(self._made(chain, question, outdated)) as events,
-        ):
-            async for event in events:
-                yield event
+        most = question.most(chain.meter, chain.left())
+        async with self._admission.reserved(
+            question.most_tokens, chain.meter, most=most, or_cheaply=True
+        ) as refused:
+            if refused is not None:
+                question = _cheaply(chain, question, refused)
+            async with aclosing(self._made(chain, question, outdated)) as events:
+                async for event in events:
+                    yield event
 
     async def _made(
         self, chain: Chain, question: Question, outdated: Outdated | None
@@ -236,7 +239,8 @@ class Asker:
             if error.reason is not Reason.MODEL_MISMATCH:
                 raise
         self._catalog.forget(question.collection)
-        question = await self._questions.of(chain, question.request)
+        anew = await self._questions.of(chain, question.request)
+        question = replace(question, embedding=anew.embedding)
         return await self._near_or_found(chain, question)
 
     async def _near_or_found(
@@ -336,6 +340,25 @@ def _as_shared(
     trail.left_out.extend(completed.trail.left_out)
     completed.trail.CopyFrom(trail)
     return mine
+
+
+def _cheaply(chain: Chain, question: Question, refused: ServiceError) -> Question:
+    """Return a question that sentences of the passages answer. Raises what `refused` the
+    dear way where there is no other, or the request wants none."""
+    models = (question.generator, *question.substitutes)
+    cheap = next(filter(is_extractive, models), None)
+    if cheap is None:
+        raise refused
+    if cheap is not question.generator:
+        chain.degradations.pass_over(
+            "budget",
+            refused,
+            pb.SUBSTITUTE_EXTRACTIVE_ANSWER,
+            f"the budget is spent: sentences of the passages stand for an answer of"
+            f" {question.generator.name}",
+        )
+        chain.model = cheap.name
+    return replace(question, generator=cheap, substitutes=[], route=None)
 
 
 def _nothing_found(question: Question) -> ServiceError:

@@ -27,9 +27,10 @@ AWAY = frozenset(
         Reason.DEADLINE_EXCEEDED,
         Reason.CANCELLED,
         Reason.INTERNAL,
+        Reason.BUDGET_EXHAUSTED,
     }
 )
-"""Reasons for which a service did not do its work, and something else may be served.
+"""Reasons for which work was not done, and something else may be served.
 The others are about the request, and are its answer. CANCELLED is here because a
 service that is stopped may end its calls so; a caller who leaves is no `ServiceError`."""
 

@@ -11,6 +11,7 @@ from quintet.gateway.v1 import gateway_service_pb2 as pb
 from quintet.retriever.v1 import retriever_service_pb2 as retriever_pb
 from quintet.tokenizer.v1 import tokenizer_service_pb2 as tokenizer_pb
 from quintet_gateway.admission.admission import Admission
+from quintet_gateway.billing.bounds import most
 from quintet_gateway.catalog import Catalog, EmbeddingModel
 from quintet_gateway.chain import Chain
 from quintet_gateway.chunks import ChunkPlan, Piece, cut
@@ -79,7 +80,17 @@ class Ingester:
         new = [piece for piece in pieces if not piece.chunk.vector]
         expected = sum(piece.chunk.tokens for piece in new)
         # Documents can wait for tokens as long as they have time.
-        async with self._admission.reserved(expected, chain.meter, patience_seconds=chain.left()):
+        left = chain.left()
+        limit = most(
+            chain.meter.prices,
+            chain.meter.day,
+            seconds=left,
+            embedded=expected,
+            at_once=self._plan.embed_calls,
+        )
+        async with self._admission.reserved(
+            expected, chain.meter, most=limit, patience_seconds=left
+        ):
             revision, tokens = await self._embed(chain, model, new, truncate=document.whole)
         written = retriever_pb.DocumentInput(
             id=document.id,

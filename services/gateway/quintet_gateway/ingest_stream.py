@@ -80,6 +80,8 @@ class IngestStream:
                 response.ingested.CopyFrom(await self._ingester.ingest(chain, request))
         except ServiceError as error:
             response.refused.CopyFrom(_refused(error))
+            if error.reason in (Reason.BUDGET_EXHAUSTED, Reason.RATE_LIMITED):
+                meter.calls = 0
         finally:
             if meter.collection:  # one that breaks its bounds is no call
                 self._books.settle(meter)

@@ -13,6 +13,8 @@ from quintet.gateway.v1 import gateway_service_pb2 as pb
 from quintet.generator.v1 import generator_service_pb2 as generator_pb
 from quintet.retriever.v1 import link_service_pb2 as links_pb
 from quintet.retriever.v1 import retriever_service_pb2 as retriever_pb
+from quintet_gateway.billing.bounds import Most, most
+from quintet_gateway.billing.meter import Meter
 from quintet_gateway.catalog import Catalog, EmbeddingModel
 from quintet_gateway.chain import Chain
 from quintet_gateway.conversation import standalone
@@ -25,11 +27,15 @@ from quintet_gateway.routing.trials import assigned
 from quintet_gateway.searching import Query
 from quintet_servicekit import attributes, identity
 from quintet_servicekit.cache import key_of
+from quintet_servicekit.token_estimate import estimate_tokens
 
 METHOD_VERSION = 3
 """Raise it when answers are made, packed or cited in another way, so that kept ones
 are not served any more."""
 
+
+RERANKED_TOKENS = 512
+"""Tokens of a hit that a reranker reads at most."""
 
 _UNQUOTED = str.maketrans(dict.fromkeys('"“”', " "))
 
@@ -173,6 +179,20 @@ class Question:
             return self
         others = [it for it in (self.generator, *self.substitutes) if it.name != model.name]
         return replace(self, generator=model, substitutes=sorted(others, key=is_extractive))
+
+    def most(self, meter: Meter, seconds: float) -> Most:
+        """Return what its answer costs at most, in the seconds that are left."""
+        asked, refinement = estimate_tokens(self.text), self.request.refinement
+        reranked = candidates(refinement, self.passages, self.limits.refining)
+        return most(
+            meter.prices,
+            meter.day,
+            seconds=seconds,
+            embedded=asked + (reranked * (asked + RERANKED_TOKENS) if refinement.rerank else 0),
+            models=[it.name for it in (self.generator, *self.substitutes)],
+            read=self.most_tokens + asked,
+            written=self.request.max_tokens or self.limits.default_answer_tokens,
+        )
 
     def query(self, consistency: retriever_pb.Consistency) -> Query:
         """Return the search for the question's passages, or for what is refined to them."""

@@ -14,6 +14,7 @@ from quintet.retriever.v1 import link_service_pb2 as links_pb
 from quintet.retriever.v1 import retriever_service_pb2 as retriever_pb
 from quintet_gateway import validate
 from quintet_gateway.admission.admission import Admission
+from quintet_gateway.billing.bounds import most
 from quintet_gateway.billing.meter import Meter
 from quintet_gateway.billing.prices import PriceTable
 from quintet_gateway.billing.trailers import billed
@@ -26,12 +27,12 @@ from quintet_gateway.expansion import LinkExpander
 from quintet_gateway.freshness import Freshness
 from quintet_gateway.ingest import Ingester, new_request_id
 from quintet_gateway.ingest_stream import IngestStream, StreamLimits
+from quintet_gateway.question import RERANKED_TOKENS
 from quintet_gateway.records.recorder import Recorder
 from quintet_gateway.reembedding import Reembedder
 from quintet_gateway.refiner import Refiner
 from quintet_gateway.searching import Query, Searcher
 from quintet_gateway.status import StatusTeller
-from quintet_gateway.usage.ledger import Ledger
 from quintet_servicekit.deadline import Deadline
 from quintet_servicekit.priority import Priority, priority_now
 from quintet_servicekit.token_estimate import estimate_tokens
@@ -65,7 +66,6 @@ class GatewayServicer(GatewayServiceServicer):
         teller: StatusTeller,
         *,
         admission: Admission,
-        ledger: Ledger,
         prices: PriceTable,
         ask_plan: Plan,
         search_plan: Plan,
@@ -85,7 +85,6 @@ class GatewayServicer(GatewayServiceServicer):
         self._caches = caches
         self._teller = teller
         self._admission = admission
-        self._ledger = ledger
         self._prices = prices
         self._ask_plan = ask_plan
         self._search_plan = search_plan
@@ -117,14 +116,14 @@ class GatewayServicer(GatewayServiceServicer):
 
     async def Ask(self, request: pb.AskRequest, context: Context) -> pb.AskResponse:
         chain = self._asked(request, context)
-        with billed(chain.meter, context, self._ledger):
+        with billed(chain.meter, context, self._admission):
             return await self._answers.whole(chain, request)
 
     async def AskStream(
         self, request: pb.AskRequest, context: Context
     ) -> AsyncGenerator[pb.AskStreamResponse]:
         chain = self._asked(request, context)
-        with billed(chain.meter, context, self._ledger):
+        with billed(chain.meter, context, self._admission):
             async with aclosing(self._answers.stream(chain, request)) as events:
                 async for event in events:
                     yield event
@@ -138,8 +137,16 @@ class GatewayServicer(GatewayServiceServicer):
             fail_if_degraded=request.fail_if_degraded,
         )
         tokens = estimate_tokens(request.query)
-        with billed(chain.meter, context, self._ledger):
-            async with self._admission.reserved(tokens, chain.meter):
+        reranked = self._refiner.candidates(request.refinement, request.k or DEFAULT_HITS)
+        limit = most(
+            self._prices,
+            chain.meter.day,
+            seconds=chain.left(),
+            embedded=tokens
+            + (reranked * (tokens + RERANKED_TOKENS) if request.refinement.rerank else 0),
+        )
+        with billed(chain.meter, context, self._admission):
+            async with self._admission.reserved(tokens, chain.meter, most=limit):
                 return await self._searched(chain, request)
 
     async def _searched(self, chain: Chain, request: pb.SearchRequest) -> pb.SearchResponse:
@@ -189,8 +196,8 @@ class GatewayServicer(GatewayServiceServicer):
         priority_now.set(Priority.BULK)
         deadline = Deadline.of_call(context, default=float("inf"))
         meter = Meter(self._prices, calls=0)  # each of its documents is one
-        stream = IngestStream(self._ingester, self._stream_limits, deadline, meter, self._ledger)
-        with billed(meter, context, self._ledger):
+        stream = IngestStream(self._ingester, self._stream_limits, deadline, meter, self._admission)
+        with billed(meter, context, self._admission):
             async with aclosing(stream.acknowledgements(request_iterator)) as responses:
                 async for response in responses:
                     yield response
@@ -331,10 +338,10 @@ class GatewayServicer(GatewayServiceServicer):
         def new_chain() -> Chain:
             return Chain(deadline.or_after(seconds), meter=meter.part(), fail_if_degraded=True)
 
-        with billed(meter, context, self._ledger):
+        with billed(meter, context, self._admission):
             async with aclosing(self._reembedder.events(request, new_chain)) as events:
                 async for event in events:
-                    self._ledger.settle(meter)
+                    self._admission.settle(meter)
                     yield event
 
     async def GetStatus(

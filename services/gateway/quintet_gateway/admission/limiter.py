@@ -12,6 +12,8 @@ from typing import Any
 from prometheus_client import Counter
 
 from quintet_gateway.admission.ahead import Ahead
+from quintet_gateway.admission.books import Books, Spending
+from quintet_gateway.admission.budget import Budget
 from quintet_gateway.admission.demand import Demand, Places, Verdict
 from quintet_gateway.admission.local import LocalLimits
 from quintet_gateway.admission.settings import LimitSettings
@@ -23,6 +25,8 @@ from quintet_servicekit.errors import Reason, ServiceError
 _UNSHARED = Counter(
     "quintet_limits_unshared_total", "Decisions without Redis, which is set and away."
 )
+RECONCILE_SECONDS = 5.0
+"""How often what Redis knows to be spent is held against the database."""
 RENEWALS = 3
 """Renewals of a place in the time of its lease."""
 
@@ -30,8 +34,11 @@ RENEWALS = 3
 class Limiter:
     """Takes what calls demand, and gives back what they did not use."""
 
-    def __init__(self, settings: LimitSettings, remote: Remote | None) -> None:
+    def __init__(
+        self, settings: LimitSettings, remote: Remote | None, spending: Spending | None = None
+    ) -> None:
         self._settings = settings
+        self._books = Books(spending)
         self._local = LocalLimits(1 / settings.replicas)
         self._shared: SharedLimits | None = None
         if remote is not None:
@@ -49,9 +56,9 @@ class Limiter:
             # Before it is known whether they are: a caller may leave in between.
             self._held[demand.holder] = demand.places
         if self._shared is None:
-            return replace(self._local.take(demand), shared=False)
+            return await self._taken_here(demand)
         try:
-            return await self._shared.take(demand)
+            return await self._taken_of_all(self._shared, demand)
         except AwayError as error:
             _UNSHARED.inc()
             if self._settings.without_redis == "closed":
@@ -62,8 +69,32 @@ class Limiter:
                     retry_after=1.0,
                 ) from error
             if self._settings.without_redis == "open":
-                return Verdict(admitted=True, shared=False)
-            return replace(self._local.take(demand), shared=False)
+                return Verdict(admitted=True, shared=False, counted=False)
+            return await self._taken_here(demand)
+
+    async def _taken_of_all(self, shared: SharedLimits, demand: Demand) -> Verdict:
+        verdict = await shared.take(demand)
+        if verdict.states is None:
+            # A new period, or a Redis that has lost what it had.
+            try:
+                spent = await self._books.spent(demand.budgets)
+            except ServiceError as error:
+                raise AwayError("nobody knows what is spent") from error
+            await shared.note_spent(spent)
+            verdict = await shared.take(demand)
+            if verdict.states is None:
+                raise AwayError("books are lost as soon as they are made")
+        if demand.budgets and verdict.admitted:
+            self._books.note(demand.budgets, verdict.states or ())
+            self._local.budgets.forget()
+        return verdict
+
+    async def _taken_here(self, demand: Demand) -> Verdict:
+        unknown = self._local.budgets.unknown(demand.budgets)
+        if unknown:
+            for budget, spent in await self._books.spent_as_known(unknown):
+                self._local.budgets.begin(budget, spent)
+        return replace(self._local.take(demand), shared=False)
 
     async def take_request(self, demand: Demand) -> Verdict:
         """Do as `take` for one request of a caller who makes many; see `ahead.py`."""
@@ -71,15 +102,30 @@ class Limiter:
             return await self.take(demand)
         return await self._ahead.take(demand)
 
-    def settle(self, demand: Demand, verdict: Verdict, cost: int) -> None:
-        """Change the `cost` of what was taken; nobody waits for it."""
-        if verdict.limit is None:
+    def settle(self, demand: Demand, verdict: Verdict, cost: int, spent: int = 0) -> None:
+        """Change the `cost` of what was taken, and what was reserved to what was `spent`;
+        nobody waits for it."""
+        if not verdict.counted:
             return
         if self._shared is None or not verdict.shared:
-            self._local.settle(demand, cost)
-        elif cost != demand.cost:
-            change = replace(demand, cost=cost - demand.cost, force=True)
+            self._local.settle(demand, cost, spent)
+        elif (cost != demand.cost and demand.windows) or demand.budgets:
+            change = replace(
+                demand,
+                cost=cost - demand.cost,
+                force=True,
+                amount=spent,
+                reserved=demand.amount,
+            )
             self._start(self._shared.take(change))
+
+    def charge(self, budgets: tuple[Budget, ...], spent: int) -> None:
+        """Take from budgets what was spent without a reservation; nobody waits for it."""
+        charge = Demand((), budgets=budgets, amount=spent, force=True)
+        if self._shared is not None:
+            self._start(self._shared.take(charge))
+        else:
+            self._local.take(charge)
 
     def release(self, holder: str) -> None:
         """Give back the places of a holder; nobody waits for it."""
@@ -104,6 +150,16 @@ class Limiter:
                     if holder in self._held:
                         await _unless_away(self._shared.hold(place, holder))
 
+    async def _reconcile(self) -> None:
+        """Tell Redis what is spent by the database: more, where a settlement did not get
+        there, or where Redis has gone back to what it had saved."""
+        assert self._shared is not None
+        while True:
+            await asyncio.sleep(RECONCILE_SECONDS)
+            # While either is away there is nothing to tell, or nobody to tell it to.
+            with suppress(AwayError, ServiceError):
+                await self._shared.note_spent(await self._books.spent(self._books.in_use()))
+
     async def _aclose(self) -> None:
         """Wait until all is given back."""
         if self._tasks:
@@ -113,13 +169,18 @@ class Limiter:
 
 
 @asynccontextmanager
-async def open_limiter(settings: LimitSettings, remote: Remote | None) -> AsyncIterator[Limiter]:
-    """Open the limits, in `remote` or, without it, in this replica alone."""
-    limiter = Limiter(settings, remote)
+async def open_limiter(
+    settings: LimitSettings, remote: Remote | None, spending: Spending | None = None
+) -> AsyncIterator[Limiter]:
+    """Open the limits, in `remote` or, without it, in this replica alone. What is spent of
+    budgets is in the database, if there is one, told of by `spending`."""
+    limiter = Limiter(settings, remote, spending)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(limiter._aclose)
         if remote is not None:
             await stack.enter_async_context(beside(limiter._renew, "places"))
+            if spending is not None:
+                await stack.enter_async_context(beside(limiter._reconcile, "budgets"))
         yield limiter
 
 

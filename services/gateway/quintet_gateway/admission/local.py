@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from quintet_gateway.admission.demand import (
     STREAM_WAIT_SECONDS,
@@ -12,7 +13,9 @@ from quintet_gateway.admission.demand import (
     Places,
     Verdict,
     Window,
+    over_budget,
 )
+from quintet_gateway.admission.local_budgets import LocalBudgets
 
 MOST_KEYS = 100_000
 """Windows that are remembered, some 200 bytes each; the least recently used is full again."""
@@ -31,6 +34,7 @@ class LocalLimits:
         self._clock = clock
         self._levels: OrderedDict[str, tuple[float, float]] = OrderedDict()
         self._held: dict[str, set[str]] = {}
+        self.budgets = LocalBudgets(share)
 
     def take(self, demand: Demand) -> Verdict:
         """Take what is demanded if there is as much of everything."""
@@ -55,6 +59,14 @@ class LocalLimits:
                 refusal = Verdict(False, places, wait_seconds=STREAM_WAIT_SECONDS)
         if refusal is not None:
             return refusal
+        if demand.force:
+            self.budgets.settle(demand.budgets, demand.reserved, demand.amount)
+        else:
+            refused, states = self.budgets.hold(demand.budgets, demand.amount)
+            tightest = replace(tightest, states=states)
+            if refused:
+                state = states[refused - 1]
+                return over_budget(demand.budgets[refused - 1], state, demand.amount)
         for window, level in zip(demand.windows, levels, strict=True):
             self._levels[window.key] = (level, now)
             self._levels.move_to_end(window.key)
@@ -64,9 +76,10 @@ class LocalLimits:
             self._held.setdefault(places.key, set()).add(demand.holder)
         return tightest
 
-    def settle(self, demand: Demand, cost: int) -> None:
-        """Change the cost of a demand that was taken to what it turned out to be. Of a share
-        no more was taken than all of it."""
+    def settle(self, demand: Demand, cost: int, spent: int = 0) -> None:
+        """Change the cost of a demand that was taken, and the amount that was reserved, to
+        what they turned out to be. Of a share no more was taken than all of it."""
+        self.budgets.settle(demand.budgets, demand.amount, spent)
         now = self._clock()
         for window in demand.windows:
             limit = self._limit(window)

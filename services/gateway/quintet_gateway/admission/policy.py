@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from datetime import date
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from quintet_gateway.admission.budget import Budget, BudgetPolicy
 from quintet_gateway.admission.demand import Places, Window
 from quintet_gateway.routing.policy import Answering, Routing, Shares
 from quintet_servicekit.identity import Identity
@@ -43,23 +45,26 @@ class Limits(_Model):
 
 
 class TenantPolicy(_Model):
-    """What holds for one tenant instead of what holds for every tenant, or every key."""
+    """What holds for one tenant instead of what holds for every one, or every key."""
 
     tenant: Limits | None = None
     key: Limits | None = None
     routing: Routing | Literal[False] | None = None
     templates: Shares | None = None
+    budget: BudgetPolicy | None = None
 
 
 class Policy(_Model):
-    """The limits of all callers together, of every tenant, of every key, and of the
-    tenants that have their own; and how questions are answered that leave it to the server."""
+    """The limits of all callers together, of every tenant, of every key, every tenant's
+    budget, and the tenants that have their own; and how questions are answered that leave it
+    to the server."""
 
     everybody: Limits = Limits()
     tenant: Limits = Limits()
     key: Limits = Limits()
     routing: Routing | None = None
     templates: Shares = {}
+    budget: BudgetPolicy = BudgetPolicy()
     tenants: dict[str, TenantPolicy] = {}
 
     def of(self, identity: Identity) -> Applied:
@@ -70,7 +75,7 @@ class Policy(_Model):
             ("tenant", identity.tenant, own.tenant or self.tenant),
             ("key", f"{identity.tenant}:{short(identity.key)}", own.key or self.key),
         )
-        return Applied(scopes)
+        return Applied(identity.tenant, scopes, own.budget or self.budget)
 
     def answering(self, tenant: str) -> Answering:
         """Return by which model and template a tenant's questions are answered."""
@@ -81,9 +86,18 @@ class Policy(_Model):
 
 
 class Applied:
-    """The limits that hold for one caller."""
+    """The limits, and budgets, that hold for one caller. `cheaply`: what its budget does not
+    allow is served in the cheapest way."""
 
-    def __init__(self, scopes: tuple[tuple[Scope, str, Limits], ...]) -> None:
+    def __init__(
+        self,
+        tenant: str,
+        scopes: tuple[tuple[Scope, str, Limits], ...],
+        budget: BudgetPolicy,
+    ) -> None:
+        self._tenant = tenant
+        self._budget = budget
+        self.cheaply = budget.then == "cheap"
         self.requests = _windows(scopes, "requests")
         self.tokens = _windows(scopes, "tokens")
         self.streams = tuple(
@@ -91,6 +105,10 @@ class Applied:
             for scope, who, limits in scopes
             if limits.streams is not None
         )
+
+    def budgets(self, day: date) -> tuple[Budget, ...]:
+        """Return the budgets of that day."""
+        return self._budget.on(self._tenant, day)
 
 
 def _windows(scopes: tuple[tuple[Scope, str, Limits], ...], unit: Unit) -> tuple[Window, ...]:

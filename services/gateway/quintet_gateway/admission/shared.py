@@ -13,17 +13,20 @@ from contextvars import Context
 from dataclasses import replace
 from importlib.resources import files
 
+from quintet_gateway.admission.budget import Budget, State
 from quintet_gateway.admission.demand import (
     STREAM_WAIT_SECONDS,
     Demand,
     Places,
     Verdict,
     Window,
+    over_budget,
 )
 from quintet_servicekit.cache import AwayError, Remote
 from quintet_servicekit.cache.script import Script
 
 SCRIPT = Script(files(__package__).joinpath("script.lua").read_text(encoding="utf-8"))
+BOOK = Script(files(__package__).joinpath("book.lua").read_text(encoding="utf-8"))
 HOLD = Script("""
 local time = redis.call('TIME')
 redis.call('ZADD', KEYS[1], time[1] * 1000000 + time[2] + ARGV[1], ARGV[2])
@@ -34,6 +37,7 @@ return redis.call('PEXPIRE', KEYS[1], math.ceil(ARGV[1] / 1000))
 BATCH = 128
 """Demands in one round trip: some milliseconds of Redis's time, far below its timeout."""
 MICROS = 1_000_000
+DAY_SECONDS = 86_400
 
 
 class SharedLimits:
@@ -75,6 +79,14 @@ class SharedLimits:
         if commands:
             await self._remote.pipeline(commands)
 
+    async def note_spent(self, spent: Sequence[tuple[Budget, int]]) -> None:
+        """Have it known what is spent of budgets at least. Raises `AwayError`."""
+        calls: list[tuple[list[str], list[str | int]]] = [
+            (_keys_of(budget), [nanos, _kept_ms(budget)]) for budget, nanos in spent
+        ]
+        if calls:
+            await self._remote.scripts(BOOK, calls)
+
     async def _send(self) -> None:
         try:
             while self._waiting:
@@ -104,7 +116,14 @@ class SharedLimits:
     def _give_back(self, demand: Demand, verdict: Verdict) -> None:
         """Give back what was taken for a caller who left meanwhile."""
         if verdict.admitted and not demand.force:
-            back = replace(demand, cost=-demand.cost, places=(), force=True)
+            back = replace(
+                demand,
+                cost=-demand.cost,
+                places=(),
+                force=True,
+                amount=0,
+                reserved=demand.amount,
+            )
             # What could not be given back flows out with time.
             self._asking(back).add_done_callback(asyncio.Future.exception)
 
@@ -121,16 +140,47 @@ class SharedLimits:
 
 def _call(demand: Demand, lease_us: int) -> tuple[list[str], list[str | int]]:
     keys = [*(it.key for it in demand.windows), *(it.key for it in demand.places)]
-    arguments: list[str | int] = [int(demand.force), len(demand.windows), lease_us, demand.holder]
+    arguments: list[str | int] = [
+        int(demand.force),
+        len(demand.windows),
+        lease_us,
+        demand.holder,
+        len(demand.places),
+    ]
     for window in demand.windows:
         arguments += (window.limit, round(window.seconds * MICROS), demand.cost)
     arguments += (it.limit for it in demand.places)
+    for budget in demand.budgets:
+        keys += _keys_of(budget)
+        arguments += (
+            budget.limit,
+            demand.amount,
+            demand.reserved,
+            round(demand.lease_seconds * MICROS),
+            _kept_ms(budget),
+        )
     return keys, arguments
 
 
+def _keys_of(budget: Budget) -> list[str]:
+    return [budget.key, f"{budget.key}:reserved"]
+
+
+def _kept_ms(budget: Budget) -> int:
+    """Return how long a budget's book is kept: a day longer than its period, for the calls
+    that began in it."""
+    return round((budget.ends_in + DAY_SECONDS) * 1000)
+
+
 def _verdict(demand: Demand, reply: Sequence[int]) -> Verdict:
-    refused, wait_us, told, remaining, reset_us = reply
+    refused, wait_us, told, remaining, reset_us, *books = reply
+    if refused < 0:
+        return Verdict(False, states=None)
     limits: tuple[Window | Places, ...] = (*demand.windows, *demand.places)
+    states = tuple(State(*it) for it in zip(books[::2], books[1::2], strict=True))
+    if refused > len(limits):
+        number = refused - len(limits) - 1
+        return over_budget(demand.budgets[number], states[number], demand.amount)
     if refused > len(demand.windows):
         return Verdict(False, limits[refused - 1], wait_seconds=STREAM_WAIT_SECONDS)
     return Verdict(
@@ -139,4 +189,5 @@ def _verdict(demand: Demand, reply: Sequence[int]) -> Verdict:
         remaining=remaining,
         reset_seconds=reset_us / MICROS,
         wait_seconds=wait_us / MICROS,
+        states=states,
     )

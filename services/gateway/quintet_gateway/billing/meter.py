@@ -73,7 +73,7 @@ class Meter:
 
     `collection` is what it is about. Who keeps books takes what is `due` as often as they
     like; `calls` is what it adds to the number of calls there, which is 1 for what callers
-    count as one.
+    count as one. `told` are trailers with what else there is to say of costs.
     """
 
     def __init__(self, prices: PriceTable = FREE, *, collection: str = "", calls: int = 1) -> None:
@@ -81,6 +81,7 @@ class Meter:
         self.collection = collection
         self.calls = calls
         self.prices = prices
+        self.told: tuple[tuple[str, str], ...] = ()
         self._whole: Meter | None = None
         self._parts: dict[Meter, None] = {}
         self._lines: dict[tuple[str, str], _Line] = {}
@@ -94,9 +95,9 @@ class Meter:
         )
 
     @property
-    def cost_nanos(self) -> int:
-        """What the request costs so far, to the nearest nano-unit."""
-        return _nanos(sum(it.cost for it in self._lines.values()))
+    def due_nanos(self) -> int:
+        """What is due here, to the nearest nano-unit."""
+        return _nanos(sum(it.cost for it in self._due.values()))
 
     def part(self, *, collection: str = "", calls: int = 0) -> Meter:
         """Return the meter of a part of the request: what it counts is counted here too."""

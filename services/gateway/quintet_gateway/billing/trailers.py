@@ -11,6 +11,7 @@ from opentelemetry import trace
 
 from quintet_gateway.billing.meter import Meter
 from quintet_servicekit.attributes import COST_NANOS, COST_SAVED_NANOS
+from quintet_servicekit.errors import Reason, ServiceError
 from quintet_servicekit.trailers import add_trailers
 
 COST_KEY = "quintet-cost-nanos"
@@ -22,7 +23,7 @@ BILL_KEY = "quintet-cost-bill-bin"
 
 
 class Books(Protocol):
-    """Who takes from meters what is due; see `usage.ledger.Ledger`."""
+    """Who takes from meters what is due; see `admission.Admission`."""
 
     def settle(self, meter: Meter) -> None: ...
 
@@ -35,9 +36,14 @@ def billed(
     whatever way it ends."""
     try:
         yield
+    except ServiceError as error:
+        if error.reason in (Reason.BUDGET_EXHAUSTED, Reason.RATE_LIMITED):
+            meter.calls = 0  # it was not let begin
+        raise
     finally:
         books.settle(meter)
         bill = meter.bill()
+        add_trailers(context, *meter.told)
         add_trailers(
             context,
             (COST_KEY, str(bill.cost_nanos)),

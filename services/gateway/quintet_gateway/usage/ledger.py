@@ -22,8 +22,9 @@ class Ledger:
     def __init__(self, outbox: Outbox | None) -> None:
         self._outbox = outbox
 
-    def settle(self, meter: Meter) -> None:
-        """Note what a meter has counted since it was last settled."""
+    def settle(self, meter: Meter) -> int:
+        """Note what a meter has counted since it was last settled; return its cost in
+        nano-units."""
         used = [
             Used(
                 it.model,
@@ -38,8 +39,9 @@ class Ledger:
         ]
         calls, meter.calls = meter.calls, 0
         used = [it for it in used if any(it[1:])]
+        cost = sum(it.cost for it in used)
         if self._outbox is None or not (calls or used):
-            return
+            return cost
         asker = current()
         self._outbox.put(
             Entry(
@@ -52,6 +54,7 @@ class Ledger:
                 used,
             )
         )
+        return cost
 
 
 def _storable(text: str) -> str:

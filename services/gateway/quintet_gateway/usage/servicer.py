@@ -13,7 +13,9 @@ import grpc
 
 from quintet.gateway.v1 import usage_service_pb2 as pb
 from quintet.gateway.v1 import usage_service_pb2_grpc as pb_grpc
+from quintet_gateway.admission.policies import Policies
 from quintet_gateway.billing.prices import today
+from quintet_gateway.usage.spending import CountedSpending
 from quintet_gateway.usage.store import COLUMNS, UsageStore
 from quintet_servicekit.errors import Reason, ServiceError
 from quintet_servicekit.identity import current
@@ -29,10 +31,17 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class UsageServicer(pb_grpc.UsageServiceServicer):
-    """See the contract. `store` is None where no usage is kept."""
+    """See the contract. `store` and `spending` are None where no usage is kept."""
 
-    def __init__(self, store: UsageStore | None) -> None:
+    def __init__(
+        self,
+        store: UsageStore | None,
+        policies: Policies,
+        spending: CountedSpending | None,
+    ) -> None:
         self._store = store
+        self._policies = policies
+        self._spending = spending
 
     async def GetUsage(self, request: pb.GetUsageRequest, context: Context) -> pb.GetUsageResponse:
         first, last, columns = _checked(request)
@@ -44,12 +53,29 @@ class UsageServicer(pb_grpc.UsageServiceServicer):
         size = request.page_size or DEFAULT_PAGE
         rows = await self._store.page(tenant, (first, last), columns, after, size + 1)
         response = pb.GetUsageResponse()
+        if after is None:
+            response.budgets.extend(await self._budgets())
         for row in rows[:size]:
             response.rows.add(**row)
         if len(rows) > size:
             end = rows[size - 1]
             response.next_page_token = _token([end[it] for it in (*columns, "currency")], what)
         return response
+
+    async def _budgets(self) -> list[pb.BudgetState]:
+        budgets = self._policies.of(current()).budgets(today())
+        if not budgets or self._spending is None:
+            return []
+        spent = await self._spending(budgets)
+        return [
+            pb.BudgetState(
+                period=it.period,
+                first_day=it.first.isoformat(),
+                limit_nanos=it.limit,
+                spent_nanos=nanos,
+            )
+            for it, nanos in zip(budgets, spent, strict=True)
+        ]
 
 
 def _checked(request: pb.GetUsageRequest) -> tuple[date, date, list[str]]:

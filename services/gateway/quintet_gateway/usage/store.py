@@ -127,15 +127,18 @@ class UsageStore:
             ),
         )
 
-    async def spent(self, of: Sequence[tuple[str, date]], currency: str) -> list[int]:
-        """Return what each tenant has spent since its first day, in nano-units."""
+    async def spent(self, of: Sequence[tuple[str, date, date]], currency: str) -> list[int]:
+        """Return what each tenant has spent from a day until the one before another, in
+        nano-units."""
         rows = await self._database.run(
             _SPENT,
             _statement(
-                "SELECT cost_nanos FROM gateway.spent_since("
-                "%(tenants)s::text[], %(days)s::date[], %(currency)s) ORDER BY place",
-                tenants=[tenant for tenant, _ in of],
-                days=[day for _, day in of],
+                "SELECT cost_nanos FROM gateway.spent_between("
+                "%(tenants)s::text[], %(firsts)s::date[], %(ends)s::date[], %(currency)s)"
+                " ORDER BY place",
+                tenants=[tenant for tenant, _, _ in of],
+                firsts=[first for _, first, _ in of],
+                ends=[end for _, _, end in of],
                 currency=currency,
             ),
         )

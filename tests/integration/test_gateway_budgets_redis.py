@@ -1,0 +1,258 @@
+"""Budgets in a real Valkey: none is passed, whoever asks at once, dies, or forgets."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydantic import SecretStr
+from redis import Redis
+
+from quintet_gateway.admission.budget import Budget, BudgetPolicy
+from quintet_gateway.admission.demand import Demand, Verdict, Window
+from quintet_gateway.admission.limiter import Limiter, open_limiter
+from quintet_gateway.admission.settings import LimitSettings
+from quintet_servicekit.cache import CacheSettings, open_remote
+from quintet_servicekit.errors import Reason, ServiceError
+
+LIMIT = 10_000
+
+
+@dataclass
+class Counted:
+    """Stands for the usage in the database."""
+
+    nanos: int = 0
+    away: bool = False
+    asked: int = 0
+
+    async def __call__(self, budgets: Sequence[Budget]) -> list[int]:
+        self.asked += 1
+        if self.away:
+            raise ServiceError(Reason.DEPENDENCY_UNAVAILABLE, "away")
+        return [self.nanos] * len(budgets)
+
+
+@asynccontextmanager
+async def replica(
+    url: str, counted: Counted | None = None, **fields: object
+) -> AsyncIterator[Limiter]:
+    """A gateway's limits. A loaded machine must not look like a Redis that is gone."""
+    redis = CacheSettings(redis_url=SecretStr(url), redis_timeout_seconds=2)
+    async with AsyncExitStack() as stack:
+        remote = await stack.enter_async_context(open_remote(redis))
+        limits = LimitSettings.model_validate(fields)
+        yield await stack.enter_async_context(open_limiter(limits, remote, counted))
+
+
+def budgets(tenant: str = "acme", day: int = LIMIT, month: int = 5 * LIMIT) -> tuple[Budget, ...]:
+    found = BudgetPolicy(day=1, month=1).on(tenant, datetime.now(UTC).date())
+    return tuple(replace(it, limit=n) for it, n in zip(found, (day, month), strict=True))
+
+
+def demand(amount: int, lease: float = 30.0, **fields: Any) -> Demand:
+    return Demand(
+        (),
+        budgets=fields.pop("budgets", None) or budgets(),
+        amount=amount,
+        holder=uuid4().hex,
+        lease_seconds=lease,
+    )
+
+
+def spent(url: str, budget: Budget) -> tuple[int, int]:
+    with Redis.from_url(url, decode_responses=True) as client:
+        [key] = client.keys(f"*{budget.key}")
+        book = client.hgetall(key)
+    return int(book["spent"]), int(book.get("held", 0))
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not condition():  # noqa: ASYNC110 - it comes about in another process
+            await asyncio.sleep(0.01)
+
+
+async def test_two_replicas_at_once_cannot_pass_a_budget(redis_url: str) -> None:
+    total = 0
+    chance = random.Random(7)
+    async with replica(redis_url) as one, replica(redis_url) as other:
+
+        async def call(number: int) -> None:
+            nonlocal total
+            limiter = (one, other)[number % 2]
+            asked = demand(chance.randint(50, 300))
+            verdict = await limiter.take(asked)
+            if not verdict.admitted:
+                return
+            await asyncio.sleep(chance.random() / 100)
+            cost = chance.randint(0, asked.amount)
+            total += cost
+            limiter.settle(asked, verdict, 0, cost)
+
+        for _ in range(12):
+            await asyncio.gather(*(call(number) for number in range(300)))
+            assert total <= LIMIT
+    # All is settled: nothing is held, and what is left is less than a call may cost.
+    assert spent(redis_url, budgets()[0]) == (total, 0)
+    assert spent(redis_url, budgets()[1]) == (total, 0)
+    assert LIMIT - 300 < total <= LIMIT
+
+
+async def test_what_a_dead_replica_reserved_is_free_after_its_lease(redis_url: str) -> None:
+    async with replica(redis_url) as dying, replica(redis_url) as living:
+        dead = await dying.take(demand(9_000, lease=0.3))
+        assert dead.admitted
+        refused = await living.take(demand(2_000))
+        assert not refused.admitted
+        assert refused.wait_seconds == 1.0
+        await asyncio.sleep(0.35)
+        again = demand(2_000)
+        assert (await living.take(again)).states[0].held == 2_000  # type: ignore[index]
+        # One that was only slow is charged all the same, and gives nothing back twice.
+        dying.settle(demand(9_000), dead, 0, 3_000)
+    assert spent(redis_url, budgets()[0]) == (3_000, 2_000)
+
+
+async def test_when_redis_has_lost_all_what_is_spent_is_what_the_database_counted(
+    redis_url: str,
+) -> None:
+    counted = Counted(7_000)
+    async with replica(redis_url, counted) as limiter:
+        assert (await limiter.take(demand(3_000))).admitted
+        with Redis.from_url(redis_url) as client:
+            client.flushall()
+        # The reservation is lost with it; what is spent is not.
+        assert not (await limiter.take(demand(3_001))).admitted
+        verdict = await limiter.take(demand(3_000))
+        assert verdict.admitted
+        assert verdict.shared
+    assert counted.asked == 2
+
+
+async def test_with_redis_empty_and_the_database_away_a_replica_goes_by_what_it_knows(
+    redis_url: str,
+) -> None:
+    counted = Counted(7_000)
+    async with replica(redis_url, counted, replicas=3) as limiter:
+        assert (await limiter.take(demand(1))).admitted
+        with Redis.from_url(redis_url) as client:
+            client.flushall()
+        counted.away = True
+        assert not (await limiter.take(demand(1_001))).admitted
+        verdict = await limiter.take(demand(1_000))
+        assert (verdict.admitted, verdict.shared) == (True, False)
+    async with replica(redis_url, counted, without_redis="closed") as closed:
+        with pytest.raises(ServiceError) as refused:
+            await closed.take(demand(1))
+        assert refused.value.reason is Reason.DEPENDENCY_UNAVAILABLE
+
+
+async def test_a_settlement_that_was_lost_is_made_good_by_the_database(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("quintet_gateway.admission.limiter.RECONCILE_SECONDS", 0.05)
+    counted = Counted()
+    async with replica(redis_url, counted) as limiter:
+        assert (await limiter.take(demand(100, lease=0.05))).admitted
+        counted.nanos = 9_000
+        await until(lambda: spent(redis_url, budgets()[0])[0] >= 9_000)
+        assert not (await limiter.take(demand(1_001))).admitted
+        # Less in the database is only late: nothing is taken back.
+        counted.nanos = 10
+        asked = counted.asked
+        await until(lambda: counted.asked >= asked + 3)
+        assert not (await limiter.take(demand(1_001))).admitted
+
+
+async def test_tokens_and_money_are_taken_together_or_not_at_all(redis_url: str) -> None:
+    window = Window("tokens", "tenant tokens", 100, 86_400.0)
+    async with replica(redis_url) as limiter:
+        poor = replace(demand(LIMIT + 1), windows=(window,), cost=60)
+        refused = await limiter.take(poor)
+        assert (refused.admitted, refused.limit) == (False, budgets()[0])
+        rich = replace(demand(1), windows=(window,), cost=60)
+        assert (await limiter.take(rich)).remaining == 40
+        busy = await limiter.take(replace(demand(1), windows=(window,), cost=60))
+        assert (busy.admitted, busy.limit) == (False, window)
+    assert spent(redis_url, budgets()[0]) == (0, 1)
+
+
+async def test_who_leaves_before_the_verdict_holds_nothing(redis_url: str) -> None:
+    async with replica(redis_url) as limiter:
+        assert (await limiter.take(demand(1))).admitted
+        asking = [asyncio.create_task(limiter.take(demand(1_000))) for _ in range(9)]
+        await asyncio.sleep(0)
+        for task in asking:
+            task.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
+        await until(lambda: spent(redis_url, budgets()[0]) == (0, 1))
+
+
+steps = st.lists(
+    st.tuples(
+        st.sampled_from(["reserve", "reserve", "settle", "settle", "die", "charge", "forget"]),
+        st.integers(0, 1),
+        st.integers(0, 2_500),
+    ),
+    max_size=40,
+)
+
+
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25, deadline=None
+)
+@given(steps=steps)
+async def test_whatever_happens_what_was_reserved_and_settled_is_within_the_budget(
+    redis_url: str, steps: list[tuple[str, int, int]]
+) -> None:
+    tenant = uuid4().hex
+    mine = budgets(tenant)
+    counted = Counted()
+    charged = dead = 0
+    async with replica(redis_url, counted) as one, replica(redis_url, counted) as other:
+        under_way: list[tuple[Limiter, Demand, Verdict]] = []
+        for step, number, amount in steps:
+            limiter = (one, other)[number]
+            if step == "reserve":
+                asked = demand(amount, budgets=mine)
+                verdict = await limiter.take(asked)
+                held = dead + sum(it.amount for _, it, _ in under_way)
+                assert verdict.admitted == (counted.nanos + held + amount <= LIMIT)
+                if verdict.admitted:
+                    under_way.append((limiter, asked, verdict))
+            elif step == "settle" and under_way:
+                limiter, asked, verdict = under_way.pop(amount % len(under_way))
+                cost = min(amount, asked.amount)
+                counted.nanos += cost
+                limiter.settle(asked, verdict, 0, cost)
+                await _settled(limiter)
+            elif step == "die" and under_way:
+                # Until its lease ends, nobody knows what it has cost.
+                dead += under_way.pop(amount % len(under_way))[1].amount
+            elif step == "charge":
+                counted.nanos += amount // 100
+                charged += amount // 100
+                limiter.charge(mine, amount // 100)
+                await _settled(limiter)
+            elif step == "forget" and not under_way and not dead:
+                with Redis.from_url(redis_url) as client:
+                    client.flushall()
+            assert counted.nanos - charged <= LIMIT
+        verdict = await one.take(demand(0, budgets=mine))
+        if verdict.states:
+            assert verdict.states[0].spent == counted.nanos
+
+
+async def _settled(limiter: Limiter) -> None:
+    if limiter._tasks:
+        await asyncio.wait(set(limiter._tasks))
