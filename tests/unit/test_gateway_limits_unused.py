@@ -116,3 +116,25 @@ async def test_a_fault_reaches_those_who_wait_and_the_next_are_asked_for() -> No
             await limits.take(TOKENS)
         redis.error = None
         assert (await limits.take(TOKENS)).admitted
+
+
+async def test_a_place_that_is_left_while_it_is_renewed_is_not_kept() -> None:
+    redis = Redis()
+    redis.gate.set()
+    limiter = Limiter(LimitSettings(), cast(Remote, redis))
+    shared = limiter._shared
+    assert shared is not None
+    for holder in ("stays", "leaves"):
+        await limiter.take(Demand((), places=(PLACE,), holder=holder))
+    redis.sent.clear()
+    redis.gate.clear()
+    redis.begun.clear()
+    renewing = asyncio.create_task(limiter._hold(shared))
+    await redis.begun.wait()
+    limiter.release("leaves")
+    await asyncio.wait(set(limiter._tasks))
+    redis.gate.set()
+    await renewing
+    # In one round trip; and the one who left is gone after it, and not only before.
+    assert [call[1][1] for call in redis.sent] == ["stays", "leaves"]
+    assert redis.commands == [("ZREM", "streams", "leaves")] * 2

@@ -17,7 +17,7 @@ from quintet_gateway.admission.budget import Budget
 from quintet_gateway.admission.demand import Demand, Places, Verdict
 from quintet_gateway.admission.local import LocalLimits
 from quintet_gateway.admission.settings import LimitSettings
-from quintet_gateway.admission.shared import SharedLimits
+from quintet_gateway.admission.shared import BATCH, SharedLimits
 from quintet_servicekit.background import beside
 from quintet_servicekit.cache import AwayError, Remote
 from quintet_servicekit.errors import Reason, ServiceError
@@ -145,10 +145,18 @@ class Limiter:
         assert self._shared is not None
         while True:
             await asyncio.sleep(self._settings.lease_seconds / RENEWALS)
-            for holder, places in list(self._held.items()):
-                for place in places:
-                    if holder in self._held:
-                        await _unless_away(self._shared.hold(place, holder))
+            await self._hold(self._shared)
+
+    async def _hold(self, shared: SharedLimits) -> None:
+        held = [(place, holder) for holder, places in self._held.items() for place in places]
+        for start in range(0, len(held), BATCH):
+            batch = [it for it in held[start : start + BATCH] if it[1] in self._held]
+            if batch:
+                await _unless_away(shared.hold(batch))
+            for place, holder in batch:
+                if holder not in self._held:
+                    # It left meanwhile, and its place may have been kept after that.
+                    await _unless_away(shared.release([place], holder))
 
     async def _reconcile(self) -> None:
         """Tell Redis what is spent by the database: more, where a settlement did not get

@@ -69,9 +69,10 @@ class SharedLimits:
             self._sending = asyncio.create_task(work, name="limits", context=Context())
         return future
 
-    async def hold(self, places: Places, holder: str) -> None:
-        """Keep a place for another lease. Raises `AwayError`."""
-        await self._remote.script(HOLD, [places.key], self._lease_us, holder)
+    async def hold(self, places: Sequence[tuple[Places, str]]) -> None:
+        """Let each of the holders keep its place for another lease. Raises `AwayError`."""
+        calls = [((it.key,), (self._lease_us, holder)) for it, holder in places]
+        await self._remote.scripts(HOLD, calls)
 
     async def release(self, places: Iterable[Places], holder: str) -> None:
         """Give places back. Raises `AwayError`."""
