@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
+import signal
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -21,6 +24,8 @@ from quintet_gateway.admission.budget import Budget, BudgetPolicy
 from quintet_gateway.admission.demand import Demand, Verdict, Window
 from quintet_gateway.admission.limiter import Limiter, open_limiter
 from quintet_gateway.admission.settings import LimitSettings
+from quintet_local.ports import free_port
+from quintet_local.valkey import Valkey
 from quintet_servicekit.cache import CacheSettings, open_remote
 from quintet_servicekit.errors import Reason, ServiceError
 
@@ -196,6 +201,40 @@ async def test_who_leaves_before_the_verdict_holds_nothing(redis_url: str) -> No
             task.cancel()
         await asyncio.gather(*asking, return_exceptions=True)
         await until(lambda: spent(redis_url, budgets()[0]) == (0, 1))
+
+
+async def test_a_redis_that_is_killed_between_reserving_and_settling_loses_nothing_spent(
+    tmp_path: Path,
+) -> None:
+    server = Valkey(tmp_path, port=free_port())
+    running = await server.start()
+    counted = Counted()
+    async with replica(server.url, counted) as limiter:
+        asked = demand(4_000)
+        verdict = await limiter.take(asked)
+        assert verdict.admitted
+        os.kill(running.pid, signal.SIGKILL)
+        await running.wait()
+        # The bill is in the database; Redis cannot be told.
+        counted.nanos = 4_000
+        limiter.settle(asked, verdict, 0, 4_000)
+        here = demand(6_000)
+        without = await limiter.take(here)
+        assert (without.admitted, without.shared) == (True, False)
+        assert not (await limiter.take(demand(1))).admitted
+        limiter.settle(here, without, 0, 1_000)
+        counted.nanos = 5_000
+        running = await server.start()
+        async with asyncio.timeout(30):
+            while True:
+                verdict = await limiter.take(demand(5_001))
+                assert not verdict.admitted
+                if verdict.shared:
+                    break
+                await asyncio.sleep(0.05)
+        back = await limiter.take(demand(5_000))
+        assert (back.admitted, back.shared) == (True, True)
+    await server.stop(running)
 
 
 steps = st.lists(
