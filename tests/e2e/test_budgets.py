@@ -15,7 +15,7 @@ from typing import Any, cast
 import grpc
 import pytest
 from google.rpc import error_details_pb2, status_pb2
-from support.gateway import gateway_stub, new_collection, reason
+from support.gateway import gateway_stub, ingest, new_collection, reason
 from support.replica import database_variables, gateway_beside, second_gateway
 from support.stack import TestStack
 
@@ -146,6 +146,8 @@ async def test_beyond_its_budget_a_tenant_is_served_in_the_cheap_way_if_its_poli
             )
         with pytest.raises(grpc.aio.AioRpcError) as search:
             await gateway.Search(pb.SearchRequest(collection=name, query="honey in spring"))
+        [document] = await ingest(gateway, name, [pb.Document(id="new", content="Wasps don't.")])
+    assert document.refused.reason == error_reason_pb2.ERROR_REASON_BUDGET_EXHAUSTED
     assert cheap.model == "extractive"
     [degradation] = cheap.degradations
     assert degradation.hop == "budget"
