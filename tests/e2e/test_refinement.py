@@ -30,6 +30,7 @@ async def test_neighbours_become_passages_of_the_documents_own_characters(
     async with gateway_stub(stack.gateway) as stub, new_collection(stub, DOCUMENTS) as name:
         apart = await stub.Search(search(name, None, k=20))
         merged = await stub.Search(search(name, pb.Refinement(merge_neighbours=True), k=5))
+    assert not merged.degradations
     passages = [it for it in merged.hits if it.merged_chunks]
     assert passages
     chunks = {(it.document_id, it.chunk_index): it for it in apart.hits}

@@ -75,8 +75,8 @@ async def test_what_a_caller_who_left_was_given_is_given_back() -> None:
     redis.gate.set()
     await limits.aclose()
     taken, back = redis.sent
-    assert (taken[1][0], taken[1][6]) == (0, 800)
-    assert (back[0], back[1][0], back[1][6]) == (["tokens"], 1, -800)
+    assert (taken[1][0], taken[1][7]) == (0, 800)
+    assert (back[0], back[1][0], back[1][7]) == (["tokens"], 1, -800)
     assert redis.commands == [("ZREM", "streams", "me")]
 
 
@@ -91,7 +91,7 @@ async def test_who_leaves_in_the_moment_of_the_verdict_gets_back_what_it_gave() 
     await asyncio.wait({leaving})
     assert leaving.cancelled()
     await limits.aclose()
-    assert [call[1][6] for call in redis.sent] == [800, -800]
+    assert [call[1][7] for call in redis.sent] == [800, -800]
 
 
 async def test_nothing_is_taken_for_who_left_before_it_was_asked() -> None:
