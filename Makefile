@@ -30,7 +30,8 @@ up: install ## run everything until Ctrl-C
 	@.venv/bin/quintet up
 
 test: dev-install ## all tests: unit, contract, integration, end to end
-	.venv/bin/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile $(PYTEST_ARGS)
+	.venv/bin/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder \
+		$(PYTEST_ARGS)
 
 chaos: dev-install ## break each part in each way under load, and find no wrong answer: build/chaos.json
 	@cd tests && ../.venv/bin/python -m chaos $(CHAOS_ARGS)

@@ -325,7 +325,10 @@ async def test_equal_requests_at_once_run_the_model_once_and_stop_it_when_all_le
     assert len({it.text for it in answers}) == 1
     outcomes = [it.cache.outcome for it in answers]
     assert outcomes.count(cache_pb.CACHE_OUTCOME_MISS) == 1
-    assert outcomes.count(cache_pb.CACHE_OUTCOME_SHARED) == 199
+    # On a busy machine some come when it is answered already.
+    later = {cache_pb.CACHE_OUTCOME_SHARED, cache_pb.CACHE_OUTCOME_HIT}
+    assert sum(it in later for it in outcomes) == 199
+    assert cache_pb.CACHE_OUTCOME_SHARED in outcomes
     kept = await stub.Generate(asked)
     assert (kept.text, kept.usage) == (answers[0].text, answers[0].usage)
     assert kept.cache.outcome == cache_pb.CACHE_OUTCOME_HIT
