@@ -31,6 +31,7 @@ from quintet_gateway.instructions import instruction_spans
 from quintet_gateway.near_duplicates import near_duplicates
 from quintet_gateway.packing import pack
 from quintet_gateway.passage_text import given_of
+from quintet_gateway.question import searched_for
 from quintet_gateway.settings import Settings as GatewaySettings
 from quintet_gateway.support import Evidence
 from quintet_generator.batch_messages import Start
@@ -133,7 +134,7 @@ class _Search:
         self._settings = RetrieverSettings()
 
     def __call__(self, text: str, vector: NDArray[np.float32], k: int) -> Sequence[dict[str, Any]]:
-        query = SearchQuery(Mode.HYBRID, text, vector, k, None)
+        query = SearchQuery(Mode.HYBRID, searched_for(text), vector, k, None)
         connection = self._connection
         with connection.pipeline():
             connection.execute("BEGIN")
