@@ -71,7 +71,7 @@ def metrics() -> list[Metric]:
 def _modules() -> Iterator[str]:
     """Yield the modules that define metrics."""
     for source in SOURCES:
-        for path in sorted(source.rglob("*.py")):
+        for path in sorted(source.glob("quintet_*/**/*.py")):
             if re.search(
                 r"^from prometheus_client import .*(Counter|Gauge|Histogram)", _head(path)
             ):

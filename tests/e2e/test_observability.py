@@ -34,8 +34,8 @@ SERVICES = ("tokenizer", "embedder", "retriever", "generator", "gateway")
 DASHBOARDS = Path(__file__).parents[2] / "deploy" / "observability" / "dashboards"
 RUNBOOK = Path(__file__).parents[2] / "docs" / "runbook.md"
 BEES = pb.Document(id="bees", content="Bees make honey in summer. Honey is sweet.")
-MOST_SERIES = 1_500
-"""Of one service: some 25 methods with 16 buckets each, as server and as client, and the rest."""
+MOST_SERIES = 5_000
+"""Of one service: some 50 methods with 16 buckets each, as server and as client, and the rest."""
 SCRAPED_SECONDS = 20
 """Within which what was just done has been scraped, and rules evaluated."""
 HOSTILE = 100
@@ -178,8 +178,26 @@ def test_every_metric_that_is_served_is_in_the_table(stack: TestStack, service: 
 
 async def test_what_callers_make_up_makes_no_series(stack: TestStack) -> None:
     marker = f"x{secrets.token_hex(4)}"
-    made_up = [f"{marker}-{number}" for number in range(HOSTILE)]
     await questions(stack.gateway)
+    await make_up(stack, [f"{marker}-once"])
+    before = {service: series(stack, service) for service in SERVICES}
+    await make_up(stack, [f"{marker}-{number}" for number in range(HOSTILE)])
+    for service in SERVICES:
+        after = series(stack, service)
+        assert not any(marker in it for it in after)
+        # What else the stack does meanwhile, such as to renew what is kept, may be its first.
+        assert len(after - before[service]) < HOSTILE / 2, service
+        assert len(after) < MOST_SERIES, service
+
+
+def series(stack: TestStack, service: str) -> set[str]:
+    """Return the names and labels of the series that a service serves."""
+    lines = fetched(stack.endpoints[service]["metrics"]).splitlines()
+    return {it.rsplit(maxsplit=1)[0] for it in lines if not it.startswith("#")}
+
+
+async def make_up(stack: TestStack, made_up: Sequence[str]) -> None:
+    """Put each of these values wherever a caller can name something."""
     async with gateway_stub(stack.gateway) as stub, new_collection(stub, [BEES]) as name:
         for service in SERVICES:
             await hostile_methods(stack.endpoints[service]["grpc"], service, made_up)
@@ -195,11 +213,6 @@ async def test_what_callers_make_up_makes_no_series(stack: TestStack) -> None:
         for value in made_up[:3]:
             async with new_collection(stub, [pb.Document(id=value, content=value)]):
                 pass
-    for service in SERVICES:
-        text = fetched(stack.endpoints[service]["metrics"])
-        series = [it for it in text.splitlines() if not it.startswith("#")]
-        assert marker not in text
-        assert len(series) < MOST_SERIES, service
 
 
 async def hostile_methods(address: str, service: str, made_up: Sequence[str]) -> None:

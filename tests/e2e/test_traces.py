@@ -252,7 +252,7 @@ async def test_a_caller_who_leaves_cancels_the_tree_down_to_the_statement(
 
 async def test_a_callers_trace_goes_on_in_ours(stub: Any, stack: TestStack, name: str) -> None:
     trace_id, metadata = caller(0x0AF7)
-    request = pb.SearchRequest(collection=name, query="honey")
+    request = pb.SearchRequest(collection=name, query="honey of traced bees")
     found = await stub.Search(request, metadata=metadata)
     assert found.trail.trace_id == trace_id
     body = hop("embedder", "Embed", EMBEDDED) + search(name, "MGET", SELECT_HITS)
