@@ -18,6 +18,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Protocol
 
 from aiobreaker import CircuitBreaker
 
@@ -55,6 +56,20 @@ class Snapshot:
     slow_rate: float
 
 
+class Trials(Protocol):
+    """Decides for all replicas that share a breaker which of them tries the dependency. Both
+    methods answer at once."""
+
+    def begin(self, seconds: float) -> bool:
+        """Return whether a trial, or a probe, may be sent now. It keeps out those of all
+        replicas until `ended`, or for `seconds` if it hangs for longer."""
+        ...
+
+    def ended(self) -> None:
+        """Note that the trial has ended, or decides nothing any more."""
+        ...
+
+
 class Guard:
     """One call, or one stream from its start to its end; see `Breaker.guard`."""
 
@@ -89,9 +104,8 @@ class Breaker:
     the process's metrics tell it from its others.
 
     `classify` says what an exception that a call raised means. `may_try` is asked
-    before a trial or a probe is sent, and must answer at once: whoever shares the
-    state among replicas lets one of them try, and tells the others by `trip` and
-    `reset`. `clock` is monotonic, in seconds; `uniform` draws from 0 to 1.
+    before a trial or a probe is sent, and must answer at once. `clock` is monotonic, in
+    seconds; `uniform` draws from 0 to 1.
     """
 
     def __init__(
@@ -108,6 +122,7 @@ class Breaker:
         self._settings = settings
         self._classify = classify
         self._may_try = may_try
+        self._trials: Trials | None = None
         self._clock = clock
         self._uniform = uniform
         self._announcer = Announcer(name)
@@ -146,10 +161,10 @@ class Breaker:
         """Have `told` called after each transition; what it raises is logged and dropped."""
         self._announcer.subscribers.append(lambda: told(self.snapshot()))
 
-    def share_trials(self, may_try: Callable[[], bool]) -> None:
-        """Have `may_try` asked too before a trial or a probe is sent."""
-        own = self._may_try
-        self._may_try = lambda: own() and may_try()
+    def share_trials(self, trials: Trials) -> None:
+        """Have `trials` asked too before a trial or a probe is sent. Who shares the state
+        among replicas tells it by `suspect` and `reset`."""
+        self._trials = trials
 
     def suspect(self, seconds: float) -> None:
         """Let the next call that ends within so long decide: a failure opens the breaker."""
@@ -208,7 +223,12 @@ class Breaker:
         while await self._not_closed.wait():
             await asyncio.sleep(interval * (1 + self._uniform()) / 2)
             generation = self._generation
-            answered = self._may_try() and await _returns(probe, interval)
+            if not self._may_begin(interval):
+                continue
+            try:
+                answered = await _returns(probe, interval)
+            finally:
+                self._tell_ended()
             if answered and generation == self._generation:
                 self.reset("a probe was answered")
 
@@ -220,15 +240,31 @@ class Breaker:
         return now, self._generation
 
     def _admit_as_trial(self, guard: Guard, state: State, now: float) -> None:
+        most = self._settings.trial_seconds
+        longest = most if guard._timeout is None else min(guard._timeout, most)
         if state is State.OPEN:
             # A watcher that has ended finds nothing any more: then callers do again.
             watched = self._watcher is not None and not self._watcher.done()
-            if watched or now < self._open_until or not self._may_try():
+            if watched or now < self._open_until or not self._may_begin(longest):
                 raise self._rejection(state, self._open_until - now)
             self._move(State.HALF_OPEN, "a call tries the dependency")
-        elif self._trial and now - self._trial._began < self._settings.trial_seconds:
-            raise self._rejection(state, 0)
+        else:
+            free = self._trial is None or now - self._trial._began >= most
+            if not free or not self._may_begin(longest):
+                raise self._rejection(state, 0)
         self._trial = guard
+
+    def _may_begin(self, seconds: float) -> bool:
+        return self._may_try() and (self._trials is None or self._trials.begin(seconds))
+
+    def _end_trial(self) -> None:
+        if self._trial is not None:
+            self._trial = None
+            self._tell_ended()
+
+    def _tell_ended(self) -> None:
+        if self._trials is not None:
+            self._trials.ended()
 
     def _rejection(self, state: State, wait: float) -> ServiceError:
         self._rejections += 1
@@ -246,7 +282,7 @@ class Breaker:
             outcome = self._outcome(guard, error)
         finally:
             if self._trial is guard:
-                self._trial = None
+                self._end_trial()
         # Whoever was admitted in an earlier state tells of a time that is over.
         if guard._generation == self._generation:
             self._record(guard, outcome, now)
@@ -288,7 +324,7 @@ class Breaker:
 
     def _move(self, state: State, cause: str) -> None:
         self._generation += 1
-        self._trial = None
+        self._end_trial()
         self._since = self._clock()
         self._cause = self._announcer.cause = cause
         if state is State.CLOSED:

@@ -3,8 +3,8 @@
 Each replica opens a breaker on its own evidence only: one whose own network is broken would
 else keep the others from what they can reach. What they share (docs/adr/0013):
 
-- who tries: a trial or probe needs a lease of one period. Who dies with it costs a period,
-  and who had it lets the others go first;
+- who tries: a trial or probe needs a lease, which is kept up while it lasts. Who dies with it
+  costs a second at most, and who had it lets the others go first;
 - that it is back: whoever closes its breaker says so, and the others close theirs;
 - that it is gone: when another replica's opens, one's own next call decides.
 
@@ -24,11 +24,16 @@ from quintet_servicekit.background import beside
 from quintet_servicekit.breaker import Breaker, Snapshot, State
 from quintet_servicekit.cache import AwayError, Remote
 from quintet_servicekit.cache.remote import Command
+from quintet_servicekit.cache.script import RENEW
 
 TICK_SECONDS = 0.25
 """Pause between looks at what the others say: recovery reaches all within a second."""
 PERIOD_SECONDS = 0.5
-"""One trial, or probe, of all replicas in each. As long as a breaker's first stay in open."""
+"""At most one trial, or probe, of all replicas in each. As long as a breaker's first stay in
+open."""
+_HELD_SECONDS = 4 * TICK_SECONDS
+"""What a lease lasts without being kept up while its trial is under way: as long as a busy
+event loop may forget of it, and what the others wait for who was killed meanwhile."""
 _CLAIM_SECONDS = PERIOD_SECONDS / 4
 """Least pause between two claims of the lease by one replica."""
 _SUSPECT_SECONDS = 2.0
@@ -48,25 +53,38 @@ class _Shared:
         self._breaker = breaker
         self._key = key
         self._wants_to_try = False
+        self._claimed_at = 0.0
         self._next_claim = 0.0
         self._lease_ends = 0.0
+        self._is_trying = False
+        self._trial_ends = 0.0
         self._is_back = False
         self._heard_back: bytes | None = None
         self._heard_open = False
-        breaker.share_trials(self._may_try)
+        breaker.share_trials(self)
         breaker.subscribe(self._moved)
 
-    def _may_try(self) -> bool:
+    def begin(self, seconds: float) -> bool:
+        """Return whether we have the lease, and keep it while we try; see `Trials`."""
         now = time.monotonic()
         if not self._fleet.is_live:
             return True
         if now < self._lease_ends:
             self._lease_ends = 0.0
+            self._wants_to_try = False
+            self._is_trying, self._trial_ends = True, now + seconds
+            self._fleet.wake.set()
             return True
-        if now >= self._next_claim:
+        if now >= self._next_claim and not self._is_trying:
             self._wants_to_try = True
             self._fleet.wake.set()
         return False
+
+    def ended(self) -> None:
+        """Give the lease back; see `Trials`."""
+        self._trial_ends = 0.0
+        if self._is_trying:
+            self._fleet.wake.set()
 
     def _moved(self, snapshot: Snapshot) -> None:
         self._is_back = snapshot.state is State.CLOSED and snapshot.cause != _OTHERS
@@ -76,22 +94,39 @@ class _Shared:
         """Yield what to say to Redis, each with who takes the reply."""
         lease, back, opened = (f"{self._key}:{it}" for it in ("try", "back", "open"))
         token = self._fleet.token
-        if self._wants_to_try:
-            self._wants_to_try = False
-            self._next_claim = time.monotonic() + _CLAIM_SECONDS
-            yield ("SET", lease, token, "NX", "PX", _ms(PERIOD_SECONDS)), self._hear_of_lease
         if self._is_back:
             yield ("SET", back, secrets.token_hex(8), "PX", _ms(_BACK_SECONDS)), self._said_back
+        if self._is_trying:
+            seconds = self._lease_seconds()
+            yield ("EVAL", RENEW.text, 1, lease, token, _ms(seconds)), lambda _: None
+        elif self._wants_to_try:
+            self._wants_to_try = False
+            self._claimed_at = time.monotonic()
+            self._next_claim = self._claimed_at + _CLAIM_SECONDS
+            yield ("SET", lease, token, "NX", "PX", _ms(PERIOD_SECONDS)), self._hear_of_lease
         if self._breaker.state is not State.CLOSED:
             yield ("SET", opened, token, "PX", _ms(_OPEN_SECONDS)), lambda _: None
         yield ("MGET", back, opened), self._hear
 
     def _hear_of_lease(self, granted: Any) -> None:
         if granted is not None:
-            now = time.monotonic()
-            self._lease_ends = now + PERIOD_SECONDS
-            # The others claim it before we may again, lest one that is cut off keeps it.
-            self._next_claim = self._lease_ends + 2 * _CLAIM_SECONDS
+            self._lease_ends = self._claimed_at + PERIOD_SECONDS
+            self._let_others_first()
+
+    def _lease_seconds(self) -> float:
+        """Return how long the lease of our trial shall last from now."""
+        now = time.monotonic()
+        if now < self._trial_ends:
+            return _HELD_SECONDS
+        self._is_trying = False
+        self._let_others_first()
+        # A trial that fails at once makes no room for another in the same period.
+        return max(0.0, self._claimed_at + PERIOD_SECONDS - now)
+
+    def _let_others_first(self) -> None:
+        # Lest one that is cut off, and so never has enough of trying, keeps it for itself.
+        ends = max(time.monotonic(), self._claimed_at + PERIOD_SECONDS)
+        self._next_claim = ends + 2 * _CLAIM_SECONDS
 
     def _said_back(self, _: Any) -> None:
         self._is_back = False

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 from pydantic import SecretStr
 
 from quintet_local.valkey import running_valkey
-from quintet_servicekit.breaker import Breaker, State
+from quintet_servicekit.breaker import Breaker, Guard, State
 from quintet_servicekit.breaker_fleet import PERIOD_SECONDS, TICK_SECONDS, sharing
 from quintet_servicekit.breaker_policy import BreakerSettings
 from quintet_servicekit.cache import CacheSettings, open_remote
 from quintet_servicekit.errors import ServiceError
 
 SETTINGS = BreakerSettings(consecutive_failures=3, open_seconds=0.1, max_open_seconds=0.1)
+HANGING = SETTINGS.model_copy(update={"trial_seconds": 60.0})
+"""With which a trial that hangs is waited for."""
 
 
 class Dependency:
@@ -31,8 +35,8 @@ class Dependency:
 class Replica:
     """One replica: its breaker, and whether only it can't reach the dependency."""
 
-    def __init__(self, dependency: Dependency) -> None:
-        self.breaker = Breaker("it", SETTINGS)
+    def __init__(self, dependency: Dependency, settings: BreakerSettings = SETTINGS) -> None:
+        self.breaker = Breaker("it", settings)
         self.is_cut_off = False
         self._dependency = dependency
 
@@ -51,11 +55,13 @@ class Replica:
 
 
 @asynccontextmanager
-async def fleet_of(url: str, dependency: Dependency, size: int) -> AsyncIterator[list[Replica]]:
+async def fleet_of(
+    url: str, dependency: Dependency, size: int, settings: BreakerSettings = SETTINGS
+) -> AsyncIterator[list[Replica]]:
     replicas = []
     async with AsyncExitStack() as stack:
         for _ in range(size):
-            replicas.append(Replica(dependency))
+            replicas.append(Replica(dependency, settings))
             await stack.enter_async_context(member(url, replicas[-1]))
         await asyncio.sleep(0.3)  # all have heard of each other
         yield replicas
@@ -132,6 +138,102 @@ async def test_a_replica_that_dies_with_the_lease_holds_up_the_others_for_a_peri
         await all_closed(replicas)
 
 
+async def trying(replica: Replica) -> Guard:
+    """Have the replica get the lease and send a trial, which goes on until `ended`."""
+    async with asyncio.timeout(5):
+        while True:
+            guard = replica.breaker.guard()
+            with suppress(ServiceError):
+                return guard.__enter__()
+            await asyncio.sleep(0.005)
+
+
+def ended(guard: Guard, error: BaseException | None) -> None:
+    guard.__exit__(None if error is None else type(error), error, None)
+
+
+async def test_a_trial_that_hangs_keeps_the_others_from_trying_until_it_fails(
+    redis_url: str,
+) -> None:
+    dependency = Dependency()
+    async with fleet_of(redis_url, dependency, 3, HANGING) as replicas:
+        dependency.is_away = True
+        opened(*replicas)
+        trial = await trying(replicas[0])
+        dependency.calls.clear()
+        await calling(replicas, 5 * PERIOD_SECONDS)
+        assert dependency.calls == []
+        ended(trial, ConnectionError())
+        dependency.is_away = False
+        await all_closed(replicas)
+        assert replicas[0].breaker.snapshot().cause == "another replica found it back"
+
+
+async def test_a_trial_that_was_given_up_is_followed_by_another_only_with_the_lease(
+    redis_url: str,
+) -> None:
+    dependency = Dependency()
+    async with fleet_of(redis_url, dependency, 2, HANGING) as replicas:
+        dependency.is_away = True
+        opened(*replicas)
+        ended(await trying(replicas[0]), asyncio.CancelledError())
+        assert replicas[0].breaker.state is State.HALF_OPEN
+        hanging = await trying(replicas[1])
+        dependency.calls.clear()
+        await calling(replicas, 2 * PERIOD_SECONDS)
+        assert dependency.calls == []
+        ended(hanging, None)
+        dependency.is_away = False
+        await all_closed(replicas)
+
+
+async def test_a_trial_keeps_the_others_out_for_no_longer_than_a_trial_may_last(
+    redis_url: str,
+) -> None:
+    dependency = Dependency()
+    settings = SETTINGS.model_copy(update={"trial_seconds": 1.0})
+    async with fleet_of(redis_url, dependency, 2, settings) as replicas:
+        dependency.is_away = True
+        opened(*replicas)
+        await trying(replicas[0])  # and it never ends
+        dependency.calls.clear()
+        await calling(replicas[1:], PERIOD_SECONDS)
+        assert dependency.calls == []
+        dependency.is_away = False
+        await all_closed(replicas)
+        assert replicas[1].breaker.snapshot().cause == "the trial was answered"
+
+
+async def test_who_is_killed_with_a_trial_under_way_keeps_the_others_out_for_a_second(
+    redis_url: str,
+) -> None:
+    dependency = Dependency()
+    async with fleet_of(redis_url, dependency, 2, HANGING) as replicas:
+        dependency.is_away = True
+        opened(*replicas)
+        killed = await asyncio.create_subprocess_exec(
+            *(sys.executable, __file__, redis_url),
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            stdout=asyncio.subprocess.PIPE,
+        )
+        try:
+            assert killed.stdout is not None
+            async with asyncio.timeout(30):
+                while await killed.stdout.readline() != b"trying\n":  # after its log
+                    assert not killed.stdout.at_eof()
+            dependency.calls.clear()
+            await calling(replicas, 4 * PERIOD_SECONDS)
+            assert dependency.calls == []
+        finally:
+            killed.kill()
+            await killed.wait()
+        died = time.monotonic()
+        async with asyncio.timeout(5):
+            while not dependency.calls:
+                await calling(replicas, 0.01)
+        assert dependency.calls[0] - died < 4 * PERIOD_SECONDS
+
+
 async def test_a_replica_that_alone_is_cut_off_does_not_open_the_others(redis_url: str) -> None:
     dependency = Dependency()
     async with fleet_of(redis_url, dependency, 3) as replicas:
@@ -189,3 +291,19 @@ async def test_without_a_redis_in_the_settings_nothing_is_shared() -> None:
     replica = Replica(Dependency())
     async with member("", replica):
         assert replica.call() is True
+
+
+async def try_until_killed(url: str) -> None:
+    """Be a replica of its own process that is killed while its trial hangs."""
+    dependency = Dependency()
+    async with fleet_of(url, dependency, 1, HANGING) as (replica,):
+        dependency.is_away = True
+        opened(replica)
+        await trying(replica)
+        sys.stdout.write("trying\n")
+        sys.stdout.flush()
+        await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(try_until_killed(sys.argv[1]))
