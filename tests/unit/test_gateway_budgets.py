@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client import REGISTRY
 
 from quintet_gateway.admission.admission import BUDGET_KEY, Admission
 from quintet_gateway.admission.budget import Budget, BudgetPolicy
@@ -242,3 +243,15 @@ def test_no_bill_is_above_what_was_reserved_for_it(
         spent = Spent(input=read - cached, cached_input=cached, output=written)
         meter.called("generator", model, seconds / 2, spent)
         assert meter.bill().cost_nanos <= bound.nanos + 1
+
+
+def test_calls_that_meet_a_budget_are_counted_from_0_on_so_that_the_first_is_an_increase() -> None:
+    budgets = {
+        (it.labels["period"], it.labels["outcome"])
+        for metric in REGISTRY.collect()
+        for it in metric.samples
+        if it.name == "quintet_budget_calls_total"
+    }
+    assert budgets == {
+        (period, outcome) for period in ("day", "month") for outcome in ("warned", "exhausted")
+    }

@@ -14,14 +14,15 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from functools import cache
-from typing import Any
+from itertools import product
+from typing import Any, get_args
 from uuid import uuid4
 
 import grpc
 from opentelemetry import trace
 from prometheus_client import Counter
 
-from quintet_gateway.admission.budget import Budget
+from quintet_gateway.admission.budget import Budget, Period
 from quintet_gateway.admission.demand import Demand, Verdict
 from quintet_gateway.admission.limiter import Limiter
 from quintet_gateway.admission.policies import Policies
@@ -42,6 +43,9 @@ _BUDGETS = Counter(
     "were refused or served cheaply.",
     ("period", "outcome"),
 )
+for _labels in product(get_args(Period), ("warned", "exhausted")):
+    # From 0 on, so that the first one counts as an increase.
+    _BUDGETS.labels(*_labels)
 LEASE_SECONDS = 5.0
 """How long a reservation outlasts the time that its call has: what a dead replica had
 reserved is free then."""

@@ -27,6 +27,9 @@ ENTRIES = Counter(
     "outbox could not be written.",
     ("outcome",),
 )
+for _outcome in ("counted", "lost"):
+    # From 0 on, so that the first one counts as an increase.
+    ENTRIES.labels(_outcome)
 WAITING = Gauge("quintet_usage_outbox_bytes", "Size of the outbox that is not counted yet.")
 
 
