@@ -1,4 +1,4 @@
-"""News of collections' epochs, over Redis' publish/subscribe.
+"""News of collections' epochs, and of API keys that end, over Redis' publish/subscribe.
 
 Whoever writes announces the new epoch (`EpochNews`). Whoever caches follows (`EpochWatch`) and
 is told at once, with no trip, at which epoch a collection is. docs/adr/0005 proves when that
@@ -93,6 +93,10 @@ class EpochNews:
         tenant = current().tenant
         await self._publish([{"kind": "forget", "keys": list(keys), "tenant": tenant}])
 
+    async def key_changed(self, key_id: str) -> None:
+        """Let all followers look an API key up again, whatever its tenant; see `on_key`."""
+        await self._publish([{"kind": "api key", "id": key_id}])
+
     async def _publish(self, messages: Iterable[dict[str, Any]]) -> None:
         channel = self._remote.key(CHANNEL)
         commands = [("PUBLISH", channel, json.dumps(message)) for message in messages]
@@ -132,8 +136,13 @@ class EpochWatch:
         self,
         on_forget: Callable[[Sequence[str]], None] = lambda keys: None,
         capacity: int = CAPACITY,
+        *,
+        on_key: Callable[[str], None] = lambda key_id: None,
+        on_gap: Callable[[], None] = lambda: None,
     ) -> None:
         self._on_forget = on_forget
+        self._on_key = on_key
+        self._on_gap = on_gap
         self._capacity = capacity
         self._subscription = 0
         self._live = False
@@ -214,6 +223,7 @@ class EpochWatch:
                 await connection.read_response(push_request=True)
             self._live = True
             _SUBSCRIPTIONS.inc()
+            self._on_gap()
             asked = False
             while True:
                 reply = await connection.read_response(
@@ -255,6 +265,8 @@ class EpochWatch:
             case {"kind": "forget", "keys": [*keys], "tenant": str(tenant)}:
                 with acting_as(Identity(tenant)):
                     self._on_forget(keys)
+            case {"kind": "api key", "id": str(key_id)}:
+                self._on_key(key_id)
 
     def _entry(self, place: Place, epoch: Epoch) -> _Entry:
         entry = self._entries.get(place)
@@ -277,14 +289,19 @@ class EpochWatch:
 
 @asynccontextmanager
 async def open_watch(
-    remote: Remote | None, on_forget: Callable[[Sequence[str]], None] = lambda keys: None
+    remote: Remote | None,
+    on_forget: Callable[[Sequence[str]], None] = lambda keys: None,
+    *,
+    on_key: Callable[[str], None] = lambda key_id: None,
+    on_gap: Callable[[], None] = lambda: None,
 ) -> AsyncIterator[EpochWatch]:
     """Yield a watch that follows the news; without a Redis it never knows an epoch.
 
-    `on_forget` is called with the keys of each `EpochNews.forget`, for their tenant. Redis need
-    not be there.
+    `on_forget` is called with the keys of each `EpochNews.forget`, for their tenant; `on_key`
+    with the id of each `EpochNews.key_changed`; `on_gap` when the news begin to be followed:
+    what was told before may have been missed. Redis need not be there.
     """
-    watch = EpochWatch(on_forget)
+    watch = EpochWatch(on_forget, on_key=on_key, on_gap=on_gap)
     if remote is None:
         yield watch
         return

@@ -176,6 +176,47 @@ async def test_a_stream_ends_when_its_callers_key_is_revoked(stack: TestStack) -
         assert await stream.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
+async def test_a_key_that_is_revoked_on_one_gateway_is_refused_by_another_at_once(
+    stack: TestStack,
+) -> None:
+    operator = bearer((stack.state_dir / "api-key").read_text().strip())
+    # By age alone it would be refused in an hour.
+    settings = {"ACCESS__FRESH_SECONDS": "3600", "CACHE__REDIS_TIMEOUT_SECONDS": "2"}
+    async with (
+        closed_gateway(stack, **settings) as here,
+        closed_gateway(stack, **settings) as there,
+        grpc.aio.insecure_channel(here) as channel,
+        grpc.aio.insecure_channel(there) as other_channel,
+    ):
+        keys = KeyServiceStub(channel)
+        gateway: Any = GatewayServiceStub(other_channel)
+        create = key_pb.CreateKeyRequest(name="writer", scope=key_pb.KEY_SCOPE_WRITE)
+        made = await keys.CreateKey(create, metadata=operator)
+        writer = bearer(made.secret_key)
+        await gateway.GetStatus(pb.GetStatusRequest(), metadata=writer)
+        stream = gateway.Ingest(metadata=writer)
+        document = pb.IngestRequest(collection="not there")
+        document.document.id = "a"
+        await stream.write(document)
+        assert (await stream.read()).HasField("refused")
+
+        revoke = key_pb.RevokeKeyRequest(key_id=made.key.id)
+        await keys.RevokeKey(revoke, metadata=operator)
+        async with asyncio.timeout(20):
+            while True:
+                try:
+                    await gateway.GetStatus(pb.GetStatusRequest(), metadata=writer)
+                except grpc.aio.AioRpcError as error:
+                    assert error.code() is grpc.StatusCode.UNAUTHENTICATED
+                    break
+                await asyncio.sleep(0.01)
+        # What was under way ends with its next response.
+        await stream.write(document)
+        await stream.read()
+        async with asyncio.timeout(20):
+            assert await stream.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
 def test_a_secret_stands_in_no_log_no_list_and_no_table(stack: TestStack, tmp_path: Path) -> None:
     """A canary through a making, calls that are refused, and a listing, by the command line;
     then it is searched for everywhere."""

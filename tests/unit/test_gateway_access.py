@@ -375,3 +375,26 @@ async def test_who_makes_keys_up_does_not_keep_revoked_ones_alive() -> None:
     assert (await reason_of(ring, key))[1] == "the API key was revoked"
     shelf.hanging.set()
     await asyncio.gather(*calls, return_exceptions=True)
+
+
+async def test_keys_that_are_doubted_are_looked_up_again_and_work_with_the_database_away() -> None:
+    shelf = Shelf()
+    key, revoked = shelf.add(), shelf.add()
+    ring = KeyRing(shelf, AccessSettings())
+    for each in (key, revoked):
+        await ring.identify(each)
+    # A look-up from before the doubt does not count as one after it.
+    shelf.gate.clear()
+    ring.forget(revoked.id)
+    early = asyncio.create_task(ring.identify(revoked))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert shelf.asked == 3
+    shelf.records[revoked.id] = replace(shelf.records[revoked.id], revoked=datetime.now(UTC))
+    ring.doubt()
+    shelf.gate.set()
+    await early
+    assert (await reason_of(ring, revoked))[1] == "the API key was revoked"
+    shelf.error = AWAY
+    assert (await ring.identify(key)).tenant == "bees"
+    shelf.error = None

@@ -60,3 +60,15 @@ async def test_a_short_stream_and_a_call_ask_once() -> None:
         assert [it async for it in its] == list(range(10))
     assert standing.around("S/Ask", _numbers, streams=False) is _numbers
     assert caller.asked == []
+
+
+async def test_a_stream_asks_at_once_when_a_credential_has_changed() -> None:
+    caller, told, changes = Caller(), [], [7]
+    standing = Standing(caller, caller, seconds=3600.0, changes=lambda: changes[0])
+    async with aclosing(standing.around("S/Ingest", _numbers, streams=True)(None, caller)) as its:
+        async for number in its:
+            told.append(number)
+            if number in (2, 6):
+                changes[0] += 1
+    assert told == list(range(10))
+    assert len(caller.asked) == 2

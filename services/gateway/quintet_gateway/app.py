@@ -116,7 +116,8 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
         services = await stack.enter_async_context(open_services(settings))
         remote = await stack.enter_async_context(open_remote(settings.cache))
         database = await stack.enter_async_context(open_database(settings))
-        access = await stack.enter_async_context(open_access(settings, database))
+        news = EpochNews(remote) if remote else None
+        access = await stack.enter_async_context(open_access(settings, database, news))
         usage = await stack.enter_async_context(open_usage(settings.usage, database))
         spending = CountedSpending(usage.store, prices.currency) if usage else None
         limits = settings.limits
@@ -159,7 +160,10 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
             for key in keys:
                 near.discard(key.encode())
 
-        watch = await stack.enter_async_context(open_watch(remote, forget))
+        ring = access.ring
+        watch = await stack.enter_async_context(
+            open_watch(remote, forget, on_key=ring.forget, on_gap=ring.doubt)
+        )
         executor = BoundedExecutor("refining", threads=REFINING_THREADS, queue=REFINING_QUEUE)
         stack.push_async_callback(executor.close)
         caches = _Caches(answers, flights, near, watch, remote)
@@ -218,7 +222,12 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
             ),
             unlimited_methods=UNLIMITED,
             authenticator=access.gatekeeper,
-            guard=Standing(access.gatekeeper, admission, seconds=settings.access.fresh_seconds),
+            guard=Standing(
+                access.gatekeeper,
+                admission,
+                seconds=settings.access.fresh_seconds,
+                changes=lambda: ring.changes,
+            ),
         )
 
 

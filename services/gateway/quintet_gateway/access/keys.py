@@ -9,6 +9,7 @@ from typing import Protocol
 from quintet_gateway.access.models import KeyRecord
 from quintet_servicekit import telemetry
 from quintet_servicekit.api_key import ApiKey, new_key
+from quintet_servicekit.cache import AwayError
 from quintet_servicekit.errors import Reason, ServiceError
 from quintet_servicekit.identity import Identity, Scope
 
@@ -32,13 +33,29 @@ class Remembered(Protocol):
         """Look the key up again."""
 
 
+class News(Protocol):
+    """Tells the other replicas. See `epochs.EpochNews`."""
+
+    async def key_changed(self, key_id: str) -> None:
+        """Have the key looked up again. Raises `AwayError` when nobody could be told."""
+
+
 class Keys:
     """The keys of tenants. Who calls manages those of their own tenant, and the operators
-    those of all. `store` is None where there is no database: then there are none."""
+    those of all. `store` is None where there is no database: then there are none; `news` is
+    None without a Redis."""
 
-    def __init__(self, store: Store | None, remembered: Remembered, *, operators: str) -> None:
+    def __init__(
+        self,
+        store: Store | None,
+        remembered: Remembered,
+        news: News | None = None,
+        *,
+        operators: str,
+    ) -> None:
         self._given = store
         self._remembered = remembered
+        self._news = news
         self._operators = operators
 
     async def create(
@@ -57,7 +74,8 @@ class Keys:
         return await self._store.page(self._tenant(caller, tenant), after=after, size=size)
 
     async def revoke(self, caller: Identity, tenant: str, key_id: str) -> KeyRecord:
-        """Have a key refused: here at once, on other replicas within seconds.
+        """Have a key refused, by all replicas at once; by those that Redis does not reach,
+        within seconds.
 
         Raises `ServiceError` KEY_NOT_FOUND, for another tenant's as well.
         """
@@ -117,6 +135,11 @@ class Keys:
             raise _not_found(key_id)
         self._remembered.forget(key_id)
         telemetry.logger().info("key ends", key_id=key_id, tenant=tenant, at=when.isoformat())
+        if self._news is not None:
+            try:
+                await self._news.key_changed(key_id)
+            except AwayError:
+                telemetry.logger().warning("other replicas see a key's end later", key_id=key_id)
         return record
 
     def _tenant(self, caller: Identity, wanted: str) -> str:

@@ -15,6 +15,7 @@ from quintet_gateway.access.tokens import ProviderTokens
 from quintet_gateway.database import Database
 from quintet_gateway.settings import Settings
 from quintet_servicekit import telemetry
+from quintet_servicekit.epochs import EpochNews
 
 
 class AccessError(Exception):
@@ -27,11 +28,15 @@ class Access:
 
     gatekeeper: Gatekeeper
     keys: Keys
+    ring: KeyRing
 
 
 @asynccontextmanager
-async def open_access(settings: Settings, database: Database | None) -> AsyncIterator[Access]:
-    """Yield who may ask, by the settings; keys are in `database`.
+async def open_access(
+    settings: Settings, database: Database | None, news: EpochNews | None
+) -> AsyncIterator[Access]:
+    """Yield who may ask, by the settings; keys are in `database`, and `news` tell of their
+    end.
 
     Raises `AccessError` for settings that cannot be meant, and `KeyFileError`.
     """
@@ -60,5 +65,7 @@ async def open_access(settings: Settings, database: Database | None) -> AsyncIte
             tokens = ProviderTokens(provider, access.jwt)
             await stack.enter_async_context(provider.kept_fresh())
         yield Access(
-            Gatekeeper(access.mode, ring, tokens), Keys(store, ring, operators=access.operators)
+            Gatekeeper(access.mode, ring, tokens),
+            Keys(store, ring, news, operators=access.operators),
+            ring,
         )

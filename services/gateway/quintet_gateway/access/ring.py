@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import math
 import time
 from collections import OrderedDict
 from datetime import UTC, datetime
@@ -47,6 +48,9 @@ class KeyRing:
         self._unknown: OrderedDict[str, float] = OrderedDict()
         self._lookups: dict[str, asyncio.Task[KeyRecord | None]] = {}
         self._away_until = 0.0
+        self._doubted_at = -math.inf
+        self.changes = 0
+        """How often anything was forgotten or doubted."""
         self._operators = OperatorKeys(settings.key_file) if settings.key_file else None
 
     async def identify(self, key: ApiKey) -> Identity:
@@ -71,10 +75,19 @@ class KeyRing:
 
     def forget(self, key_id: str) -> None:
         """Look the key up again at the next call."""
+        self.changes += 1
         self._known.pop(key_id, None)
         self._unknown.pop(key_id, None)
         # One that is under way may have read what was before.
         self._lookups.pop(key_id, None)
+
+    def doubt(self) -> None:
+        """Look every key up again at its next call: some may have been revoked and not told
+        of. With the database away they go on working as before."""
+        self.changes += 1
+        self._doubted_at = time.monotonic()
+        # Those under way may have read what was before.
+        self._lookups.clear()
 
     async def aclose(self) -> None:
         """End the look-ups under way."""
@@ -88,7 +101,7 @@ class KeyRing:
             record, read_at = found
             age = now - read_at
             self._known.move_to_end(key_id)
-            if age < self._settings.fresh_seconds:
+            if age < self._settings.fresh_seconds and read_at > self._doubted_at:
                 if age > self._settings.fresh_seconds / 2:
                     self._begin(key_id)
                 return record

@@ -64,7 +64,8 @@ class AccessSettings(BaseModel):
     """Tenant whose admin keys make and revoke keys of every tenant."""
     fresh_seconds: float = Field(15.0, gt=0, le=3600)
     """How long a key is used without being looked up again: a key that is revoked on another
-    replica is refused within this time. As often who calls is asked again in a stream."""
+    replica of which Redis brings no news is refused within this time. As often who calls is
+    asked again in a stream."""
     unknown_seconds: float = Field(5.0, ge=0, le=3600)
     """How long a key that is not there is refused without a look-up."""
     outage_seconds: float = Field(3600.0, ge=0, le=86_400)

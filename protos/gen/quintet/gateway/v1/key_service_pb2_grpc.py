@@ -80,8 +80,8 @@ class KeyServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def RevokeKey(self, request, context):
-        """Has a key refused from now on: at once by the replica that is called, within 15 s (a
-        server setting) by all.
+        """Has a key refused from now on, by all replicas; by those that Redis brings no news
+        within 15 s (a server setting).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -41,8 +41,8 @@ class KeyServiceStub:
     ListKeys: _grpc.UnaryUnaryMultiCallable[_key_service_pb2.ListKeysRequest, _key_service_pb2.ListKeysResponse]
     """Lists a tenant's keys by id, in pages; revoked and expired ones too."""
     RevokeKey: _grpc.UnaryUnaryMultiCallable[_key_service_pb2.RevokeKeyRequest, _key_service_pb2.RevokeKeyResponse]
-    """Has a key refused from now on: at once by the replica that is called, within 15 s (a
-    server setting) by all.
+    """Has a key refused from now on, by all replicas; by those that Redis brings no news
+    within 15 s (a server setting).
     """
     RotateKey: _grpc.UnaryUnaryMultiCallable[_key_service_pb2.RotateKeyRequest, _key_service_pb2.RotateKeyResponse]
     """Makes a key like another one, which goes on working for a while, so that nobody who
@@ -62,8 +62,8 @@ class KeyServiceAsyncStub(KeyServiceStub):
     ListKeys: _aio.UnaryUnaryMultiCallable[_key_service_pb2.ListKeysRequest, _key_service_pb2.ListKeysResponse]  # type: ignore[assignment]
     """Lists a tenant's keys by id, in pages; revoked and expired ones too."""
     RevokeKey: _aio.UnaryUnaryMultiCallable[_key_service_pb2.RevokeKeyRequest, _key_service_pb2.RevokeKeyResponse]  # type: ignore[assignment]
-    """Has a key refused from now on: at once by the replica that is called, within 15 s (a
-    server setting) by all.
+    """Has a key refused from now on, by all replicas; by those that Redis brings no news
+    within 15 s (a server setting).
     """
     RotateKey: _aio.UnaryUnaryMultiCallable[_key_service_pb2.RotateKeyRequest, _key_service_pb2.RotateKeyResponse]  # type: ignore[assignment]
     """Makes a key like another one, which goes on working for a while, so that nobody who
@@ -98,8 +98,8 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _key_service_pb2.RevokeKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_key_service_pb2.RevokeKeyResponse, _abc.Awaitable[_key_service_pb2.RevokeKeyResponse]]:
-        """Has a key refused from now on: at once by the replica that is called, within 15 s (a
-        server setting) by all.
+        """Has a key refused from now on, by all replicas; by those that Redis brings no news
+        within 15 s (a server setting).
         """
 
     @_abc_1.abstractmethod
