@@ -70,3 +70,15 @@ class Freshness:
         began after `mark`."""
         if token:
             self._watch.note(collection, decode_token(collection, token), mark)
+
+    def wrote(self, collection: str, token: str, mark: Mark | None, request_id: str) -> None:
+        """Take in the token of a write whose call began after `mark`; `request_id` is its
+        caller's own, empty where we made one.
+
+        The caller may have sent it before: the token is then of that time, and proves
+        nothing of the present.
+        """
+        if request_id:
+            self._watch.told(collection, decode_token(collection, token))
+        else:
+            self.note(collection, token, mark)

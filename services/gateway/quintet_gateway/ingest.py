@@ -45,19 +45,17 @@ class Ingester:
 
         Raises `ServiceError` as the tokenizer, the embedder and the retriever do.
         """
-        request_id = request.request_id or new_request_id()
         try:
-            return await self._ingest(chain, request.collection, request.document, request_id)
+            return await self._ingest(chain, request)
         except ServiceError as error:
             if error.reason is not Reason.MODEL_MISMATCH:
                 raise
         # The collection was made anew since we last looked.
         self._catalog.forget(request.collection)
-        return await self._ingest(chain, request.collection, request.document, request_id)
+        return await self._ingest(chain, request)
 
-    async def _ingest(
-        self, chain: Chain, collection: str, document: pb.Document, request_id: str
-    ) -> pb.Ingested:
+    async def _ingest(self, chain: Chain, request: pb.IngestRequest) -> pb.Ingested:
+        collection, document = request.collection, request.document
         model = await self._catalog.embedding_model(chain, collection)
         digest = content_hash(document, model, self._plan)
         standing = await self._standing(chain, collection, document.id)
@@ -111,10 +109,10 @@ class Ingester:
                 collection=collection,
                 documents=[written],
                 embedding_revision=revision,
-                request_id=request_id,
+                request_id=request.request_id or new_request_id(),
             ),
         )
-        self._freshness.note(collection, response.consistency_token, mark)
+        self._freshness.wrote(collection, response.consistency_token, mark, request.request_id)
         result = response.documents[0]
         return pb.Ingested(
             outcome=pb.INGEST_OUTCOME_CREATED if result.created else pb.INGEST_OUTCOME_REPLACED,

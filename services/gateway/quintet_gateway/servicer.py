@@ -249,7 +249,9 @@ class GatewayServicer(GatewayServiceServicer):
                 request_id=request.request_id or new_request_id(),
             ),
         )
-        self._freshness.note(request.collection, deleted.consistency_token, mark)
+        self._freshness.wrote(
+            request.collection, deleted.consistency_token, mark, request.request_id
+        )
         return pb.DeleteDocumentResponse(
             deleted_chunks=deleted.deleted_chunks, consistency_token=deleted.consistency_token
         )
@@ -276,7 +278,7 @@ class GatewayServicer(GatewayServiceServicer):
                 language=request.language,
             ),
         )
-        self._freshness.note(request.name, created.consistency_token, mark)
+        self._freshness.wrote(request.name, created.consistency_token, mark, request.request_id)
         return pb.CreateCollectionResponse(
             collection=created.collection, consistency_token=created.consistency_token
         )
@@ -320,7 +322,7 @@ class GatewayServicer(GatewayServiceServicer):
                 name=request.name, request_id=request.request_id or new_request_id()
             ),
         )
-        self._freshness.note(request.name, deleted.consistency_token, mark)
+        self._freshness.wrote(request.name, deleted.consistency_token, mark, request.request_id)
         return pb.DeleteCollectionResponse(
             deleted_documents=deleted.deleted_documents,
             consistency_token=deleted.consistency_token,
