@@ -106,9 +106,9 @@ async def test_it_starts_without_postgresql_and_survives_its_restart(tmp_path: P
 
         await process.stop(running, signal.SIGINT, grace=10)
         error = await failure(stub.Search(SEARCH))
-        assert error.reason is Reason.DEPENDENCY_UNAVAILABLE
+        # Whether its own probes find it out before this call does is a matter of luck.
+        assert error.reason in {Reason.DEPENDENCY_UNAVAILABLE, Reason.CIRCUIT_OPEN}
         assert error.metadata == {"dependency": "postgresql"}
-        assert error.message == "the database cannot be reached"
         assert error.retry_after is not None
         await becomes(channel, health_pb2.HealthCheckResponse.NOT_SERVING)
 
