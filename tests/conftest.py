@@ -11,4 +11,10 @@ os.environ.update(OPEN)
 # Shells have what they start in the background ignore it, and so would all processes of the tests.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-pytest_plugins = ["support.command_line", "support.postgres", "support.stack", "support.valkey"]
+pytest_plugins = [
+    "support.command_line",
+    "support.earlier",
+    "support.postgres",
+    "support.stack",
+    "support.valkey",
+]

@@ -1,4 +1,4 @@
-"""A second gateway over the services of a stack, as another replica of it."""
+"""A second replica of a service of a stack, beside the stack's own."""
 
 from __future__ import annotations
 
@@ -20,7 +20,13 @@ async def second_gateway(
 
     `settings` are of its environment, without the prefix. Its code is looked for in `path` first.
     """
-    service = gateway_beside(stack, path=path, **settings)
+    async with running(gateway_beside(stack, path=path, **settings)) as address:
+        yield address
+
+
+@asynccontextmanager
+async def running(service: Service) -> AsyncIterator[str]:
+    """Start a service, yield its address, and end it."""
     try:
         child = await service.start()
         try:
@@ -33,17 +39,25 @@ async def second_gateway(
 
 def gateway_beside(stack: TestStack, *, path: str = "", **settings: str) -> Service:
     """Return a gateway with the services, and the Redis, of `stack`; to be closed."""
+    addresses = {
+        f"{name.upper()}_ADDRESS": stack.endpoints[name]["grpc"]
+        for name in ("tokenizer", "embedder", "retriever", "generator")
+    }
+    return service_beside(stack, "gateway", path=path, **{**addresses, **settings})
+
+
+def service_beside(stack: TestStack, name: str, *, path: str = "", **settings: str) -> Service:
+    """Return a service with the Redis of `stack`; to be closed."""
     environment = dict(os.environ)
     if path:
         environment["PYTHONPATH"] = path
-    environment |= {f"QUINTET_GATEWAY_{name}": value for name, value in settings.items()}
-    for name in ("tokenizer", "embedder", "retriever", "generator"):
-        environment[f"QUINTET_GATEWAY_{name.upper()}_ADDRESS"] = stack.endpoints[name]["grpc"]
-    environment["QUINTET_GATEWAY_CACHE__REDIS_URL"] = redis_url(stack)
+    prefix = f"QUINTET_{name.upper()}_"
+    environment[f"{prefix}CACHE__REDIS_URL"] = redis_url(stack)
+    environment |= {prefix + key: value for key, value in settings.items()}
     return Service(
-        "gateway",
+        name,
         environment,
-        log_file=stack.state_dir / f"second-gateway-{os.getpid()}.log",
+        log_file=stack.state_dir / f"second-{name}-{os.getpid()}.log",
         settings=LocalSettings(),
     )
 
