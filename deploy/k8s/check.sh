@@ -4,6 +4,8 @@
 set -eu
 cd "$(dirname "$0")/../.."
 
+# The one of `make dev-install`, where the machine has none.
+PATH=$PATH:$PWD/.venv/bin
 command -v kubectl >/dev/null || { echo "k8s: skipped, kubectl is not installed"; exit 0; }
 
 # checkov pins much of what we pin otherwise, so that it has an environment of its own.

@@ -26,7 +26,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK=1
 
 inputs() {
     printf '%s\n' "$here" "$backend"
-    cat deploy/local/install.sh deploy/local/install_torch.py deploy/local/requirements-*.txt \
+    cat deploy/local/install.sh deploy/local/install_*.py deploy/local/requirements-*.txt \
         constraints.txt ./*/pyproject.toml deploy/local/pyproject.toml services/*/pyproject.toml
 }
 now=$(inputs | sha256sum)
@@ -100,6 +100,11 @@ fi
 # setuptools warns at length, for each package, of what an editable install is, and
 # pip of the dependencies that were left out above.
 PYTHONWARNINGS=ignore add --no-build-isolation --no-warn-conflicts "$@"
+
+if [ "$dev" = --dev ]; then
+    .venv/bin/python deploy/local/install_kubectl.py ||
+        echo >&2 "There is no kubectl: what needs it is skipped, and says so."
+fi
 
 say "Preparing the models"
 .venv/bin/python -P -m quintet_embedder.prepare

@@ -17,6 +17,7 @@ from quintet.cache.v1 import cache_service_pb2 as cache_pb
 from quintet.errors.v1 import error_reason_pb2
 from quintet.gateway.v1 import gateway_service_pb2 as pb
 from quintet.retriever.v1 import retriever_service_pb2 as retriever
+from quintet_local import traces
 from quintet_servicekit.consistency import Epoch, encode_token
 from quintet_servicekit.errors import Reason, ServiceError, Violation
 
@@ -939,7 +940,6 @@ class TestTrace:
     def test_an_unknown_trace_is_told(
         self, quintet: Quintet, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        pytest.importorskip("quintet_local.traces")
         monkeypatch.setattr("quintet_cli.commands.trace.PATIENCE", 0.1)
         ran = quintet("trace", TRACE_ID)
         assert ran.status == 1
@@ -948,7 +948,6 @@ class TestTrace:
     def test_a_trace_is_written_for_jaeger(
         self, quintet: Quintet, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        traces = pytest.importorskip("quintet_local.traces")
         monkeypatch.setattr("quintet_cli.commands.trace.SETTLED", 0.1)
         folder = Path(".quintet/traces")
         folder.mkdir(parents=True)
@@ -968,7 +967,6 @@ class TestTrace:
     def test_a_file_that_cannot_be_written_is_told(
         self, quintet: Quintet, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        traces = pytest.importorskip("quintet_local.traces")
         monkeypatch.setattr("quintet_cli.commands.trace.SETTLED", 0.1)
         folder = Path(".quintet/traces")
         folder.mkdir(parents=True)

@@ -19,11 +19,8 @@ from quintet.gateway.v1 import gateway_service_pb2 as pb
 from quintet.retriever.v1 import retriever_service_pb2 as retriever
 from quintet_cli import corpus
 from quintet_cli.__main__ import main
+from quintet_local import process, supervisor, traces
 from quintet_servicekit.errors import Reason, ServiceError
-
-process = pytest.importorskip("quintet_local.process")
-supervisor = pytest.importorskip("quintet_local.supervisor")
-traces = pytest.importorskip("quintet_local.traces")
 
 TRACE_ID = "0123456789abcdef0123456789abcdef"
 

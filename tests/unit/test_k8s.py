@@ -360,3 +360,25 @@ def test_policies_open_no_port_that_nobody_listens_on(overlay: str) -> None:
         for own in selected(overlay, policy["podSelector"])
     }
     assert scraped == set(SERVICES)
+
+
+def test_what_a_pod_writes_has_a_volume(overlay: str) -> None:
+    """Roots are read-only."""
+    found = set()
+    for pod in pods(overlay).values():
+        it, volumes = container(pod), {each["name"]: each for each in pod["spec"]["volumes"]}
+        volumes |= {"data": {"emptyDir": {}}}  # of a StatefulSet's claim
+        mounts = {
+            Path(mount["mountPath"])
+            for mount in it.get("volumeMounts", [])
+            if "emptyDir" in volumes[mount["name"]]
+        }
+        values = {entry["name"]: entry.get("value", "") for entry in it.get("env", [])}
+        for source in it.get("envFrom", []):
+            values |= of_kind(overlay, "ConfigMap")[source["configMapRef"]["name"]]["data"]
+        for name, value in values.items():
+            if name.endswith(("CACHE_ROOT", "FOLDER", "HOME", "PGDATA")):
+                found.add(name)
+                assert any(Path(value).is_relative_to(mount) for mount in mounts), name
+    assert "QUINTET_GATEWAY_USAGE__FOLDER" in found
+    assert ("VLLM_CACHE_ROOT" in found) == (overlay == "gpu")
