@@ -8,6 +8,7 @@ import psycopg
 import pytest
 
 from quintet_retriever.database import SCHEMA
+from quintet_servicekit.postgres import migrator
 from quintet_servicekit.postgres.migrator import Migration, MigrationError, migrate
 
 
@@ -52,6 +53,17 @@ async def test_a_migration_that_changed_after_it_was_applied_is_refused(
     await apply(database_url, [Migration(1, "a", "CREATE TABLE a ()")])
     with pytest.raises(MigrationError):
         await apply(database_url, [Migration(1, "a", "CREATE TABLE a (b integer)")])
+
+
+async def test_a_server_that_is_too_old_is_refused_before_anything_is_made(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migrator, "OLDEST", 99)
+    with pytest.raises(MigrationError, match=r"PostgreSQL 99 is needed; this is \d\d"):
+        await apply(database_url, [Migration(1, "a", "CREATE TABLE a ()")])
+    with psycopg.connect(database_url) as connection:
+        found = connection.execute("SELECT to_regclass('a'), to_regnamespace('retriever')")
+        assert found.fetchone() == (None, None)
 
 
 async def test_a_migration_does_not_wait_for_ever(database_url: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -42,7 +43,13 @@ from quintet_servicekit.identity import Identity, acting_as
 from quintet_servicekit.identity_token import IDENTITY_KEY, Signer
 from quintet_servicekit.key_files import write_key_pair
 from quintet_servicekit.postgres.database import Operation, Statement
-from quintet_servicekit.postgres.migrator import MigrationError, migrate, migrate_when_possible
+from quintet_servicekit.postgres.migrator import (
+    MigrationError,
+    RoleMissingError,
+    ServiceRole,
+    migrate,
+    migrate_when_possible,
+)
 from quintet_servicekit.server import RunningServer
 from quintet_servicekit.settings import IdentitySettings, SigningSettings
 
@@ -497,6 +504,35 @@ async def test_a_service_refuses_to_start_with_a_role_that_could_read_everything
     owners = settings_for(database_url, database_url=SecretStr(database_url))
     with pytest.raises(MigrationError, match="could read every tenant's rows"):
         await migrate_when_possible(owners, SCHEMA)
+
+
+async def test_a_service_waits_for_a_role_that_its_owner_may_not_make(
+    database_url: str,
+) -> None:
+    """An operator such as CloudNativePG makes roles some time after the database answers."""
+    name = f"owner_{secrets.token_hex(4)}"
+    parts = urlsplit(database_url)
+    url = parts._replace(netloc=f"{name}:pass@{parts.netloc.partition('@')[2]}").geturl()
+    role = f"late_{secrets.token_hex(4)}"
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute(f"CREATE ROLE {name} LOGIN PASSWORD 'pass'".encode())
+        connection.execute(f"ALTER DATABASE {parts.path[1:]} OWNER TO {name}".encode())
+        for extension in ("vector", "unaccent"):
+            connection.execute(f"CREATE EXTENSION {extension}".encode())
+        settings = settings_for(
+            url,
+            owner_database_url=SecretStr(url),
+            database_url=SecretStr(url.replace(f"{name}:", f"{role}:")),
+        )
+        with pytest.raises(RoleMissingError, match=role):
+            await migrate(
+                url, SCHEMA, connect_timeout=5, lock_timeout=5, service=ServiceRole(role, "pass")
+            )
+        migrating = asyncio.create_task(migrate_when_possible(settings, SCHEMA))
+        done, _ = await asyncio.wait([migrating], timeout=1)
+        assert not done
+        connection.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'pass'".encode())
+        await asyncio.wait_for(migrating, 30)
 
 
 async def test_what_an_earlier_release_left_belongs_to_the_default_tenant(

@@ -6,6 +6,7 @@ their documentation asks for and what the code has.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import shutil
@@ -23,6 +24,8 @@ from pytest import MonkeyPatch
 
 from quintet_cli.app import app
 from quintet_cli.shards import Shard
+from quintet_local import binaries
+from quintet_servicekit.postgres import migrator
 from quintet_servicekit.settings import ServiceSettings
 
 K8S = Path(__file__).parents[2] / "deploy" / "k8s"
@@ -160,7 +163,9 @@ def test_the_database_has_what_migrations_need_and_room_for_every_replica() -> N
     for name in ("retriever", "gateway"):
         fields = import_module(f"quintet_{name}.settings").Settings.model_fields
         # Beside the pool: the relay's lock and a migration.
-        most += spec("ScaledObject", name)["maxReplicaCount"] * (
+        # A rollout has one replica more.
+        surge = spec("Deployment", name)["strategy"]["rollingUpdate"]["maxSurge"]
+        most += (spec("ScaledObject", name)["maxReplicaCount"] + surge) * (
             fields["pool_max_size"].default + 2
         )
         secret = {"name": f"quintet-postgres-{name}"}
@@ -168,6 +173,20 @@ def test_the_database_has_what_migrations_need_and_room_for_every_replica() -> N
             cluster["managed"]["roles"]
         )
     assert most <= int(cluster["postgresql"]["parameters"]["max_connections"]) - 10
+
+
+def test_the_database_is_of_the_version_that_the_tests_run_on() -> None:
+    """Where statements use what an older one does not know, no test would tell."""
+    major = asyncio.run(binaries.find(None, None)).major
+    (postgres,) = (
+        it
+        for it in yaml.safe_load_all((K8S / "dev/postgres.yaml").read_text(encoding="utf-8"))
+        if it["kind"] == "StatefulSet"
+    )
+    image = postgres["spec"]["template"]["spec"]["containers"][0]["image"]
+    assert image.endswith(f"-pg{major}")
+    assert f"postgresql:{major}-" in spec("Cluster", "quintet-postgres")["imageName"]
+    assert major >= migrator.OLDEST
 
 
 def test_the_generator_asks_vllm_by_the_name_and_port_that_it_has(

@@ -37,8 +37,16 @@ CREATE TABLE IF NOT EXISTS {schema}.schema_migration (
 """
 
 
+OLDEST = 18
+"""The least major version of PostgreSQL: statements return what a row was before it was changed."""
+
+
 class MigrationError(Exception):
     """The schema in the database is not one that this program can use."""
+
+
+class RoleMissingError(MigrationError):
+    """The service's role is not there yet: others make it, who manage the database."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +110,8 @@ async def migrate(
 
     `url` is the owner's. Waits at most `lock_timeout` seconds for any lock. `migrations` are
     those of this program unless others are given. Then `service` may use the schema.
-    Raises `MigrationError` when an applied migration has changed or that role could pass by
-    row-level security, and psycopg's errors.
+    Raises `MigrationError` when the server is too old, an applied migration has changed or that
+    role could pass by row-level security, `RoleMissingError` and psycopg's errors.
     """
     applied = []
     connection = await psycopg.AsyncConnection.connect(
@@ -113,6 +121,9 @@ async def migrate(
         application_name=f"quintet-{schema.name}-migration",
     )
     async with connection:
+        version = connection.info.server_version
+        if version < OLDEST * 10_000:
+            raise MigrationError(f"PostgreSQL {OLDEST} is needed; this is {version // 10_000}")
         for migration in schema.shipped() if migrations is None else migrations:
             async with connection.transaction():
                 if await _apply(connection, schema, migration, lock_timeout):
@@ -125,8 +136,8 @@ async def migrate(
 
 
 async def migrate_when_possible(settings: PostgresSettings, schema: Schema) -> None:
-    """Migrate as soon as the database answers, however long that takes. Raises
-    `MigrationError` as `migrate` does."""
+    """Migrate as soon as the database answers and has the service's role, however long that
+    takes. Raises `MigrationError` as `migrate` does."""
     url = settings.database_url.get_secret_value()
     while True:
         try:
@@ -137,7 +148,7 @@ async def migrate_when_possible(settings: PostgresSettings, schema: Schema) -> N
                 lock_timeout=settings.migration_lock_timeout_seconds,
                 service=ServiceRole.of(url),
             )
-        except psycopg.OperationalError as error:
+        except (psycopg.OperationalError, RoleMissingError) as error:
             telemetry.logger().warning("waiting for the database", cause=type(error).__name__)
             # Replicas that wait together do not come back together.
             await asyncio.sleep(random.uniform(0.3, 1.0))  # noqa: S311
@@ -174,7 +185,7 @@ async def _make_role(connection: psycopg.AsyncConnection, service: ServiceRole) 
     except (errors.DuplicateObject, errors.UniqueViolation):
         return  # a replica on another database of the server was faster
     except errors.InsufficientPrivilege as error:
-        raise MigrationError(
+        raise RoleMissingError(
             f"there is no role {service.name}, and the owner may not make it"
         ) from error
 
