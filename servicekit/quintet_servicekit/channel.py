@@ -267,7 +267,7 @@ class Peer:
             span.set_attribute(attributes.BREAKER_STATE, self.breaker.state)
         carrier: dict[str, str] = {}
         if self._signer is not None:
-            carrier[IDENTITY_KEY] = self._signer.token(current())
+            carrier[IDENTITY_KEY] = self._signer.token(current(), self.name)
         if self._authorization:
             carrier["authorization"] = self._authorization
         if priority_now.get() is Priority.BULK:

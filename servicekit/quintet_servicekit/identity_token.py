@@ -44,22 +44,22 @@ class Signer:
         self._file = key
         self._watched = WatchedFiles(key)
         self._settings = settings
-        self._tokens: OrderedDict[Identity, tuple[str, float]] = OrderedDict()
+        self._tokens: OrderedDict[tuple[Identity, str], tuple[str, float]] = OrderedDict()
         self._key = self._read()
 
-    def token(self, identity: Identity) -> str:
-        """Return a token that services accept for `lifetime_seconds` less
-        `reuse_seconds` at least."""
-        now = time.monotonic()
-        if found := self._tokens.get(identity):
+    def token(self, identity: Identity, service: str) -> str:
+        """Return a token that `service` ("retriever"), and no other, accepts for
+        `lifetime_seconds` less `reuse_seconds` at least."""
+        now, wanted = time.monotonic(), (identity, service)
+        if found := self._tokens.get(wanted):
             token, until = found
             if now < until:
-                self._tokens.move_to_end(identity)
+                self._tokens.move_to_end(wanted)
                 return token
         self._refresh()
-        token = self._signed(identity)
-        self._tokens[identity] = token, now + self._settings.reuse_seconds
-        self._tokens.move_to_end(identity)
+        token = self._signed(identity, service)
+        self._tokens[wanted] = token, now + self._settings.reuse_seconds
+        self._tokens.move_to_end(wanted)
         if len(self._tokens) > MAX_TOKENS:
             self._tokens.popitem(last=False)
         return token
@@ -73,11 +73,11 @@ class Signer:
         except (KeyFileError, OSError) as error:
             telemetry.logger().error("the signing key cannot be read anew", cause=str(error))
 
-    def _signed(self, identity: Identity) -> str:
+    def _signed(self, identity: Identity, service: str) -> str:
         now = int(time.time())
         claims = {
             "iss": ISSUER,
-            "aud": AUDIENCE,
+            "aud": [AUDIENCE, audience_of(service)],
             "iat": now,
             "exp": now + int(self._settings.lifetime_seconds),
             "sub": identity.key,
@@ -89,13 +89,14 @@ class Signer:
 
 
 class TokenVerifier:
-    """Tells by its token whom a call is made for.
+    """Tells by its token whom a call to `service` is made for.
 
     Raises `KeyFileError` when the public keys cannot be read at first.
     """
 
-    def __init__(self, settings: IdentitySettings) -> None:
+    def __init__(self, settings: IdentitySettings, service: str) -> None:
         self._settings = settings
+        self._audience = audience_of(service)
         self._keys = PublicKeys(settings.public_keys) if settings.public_keys else None
         self._version = 0
         self._known: OrderedDict[str, tuple[Identity, float]] = OrderedDict()
@@ -151,6 +152,10 @@ class TokenVerifier:
                 leeway=leeway,
                 options={"require": ["exp", "iat", "aud", "iss", "sub", "tenant", "scope"]},
             )
+            named = set(claims["aud"]) - {AUDIENCE} if isinstance(claims["aud"], list) else set()
+            # Gateways of releases before name none.
+            if named and self._audience not in named:
+                raise jwt.InvalidAudienceError("for another service")
             tenant, subject = str(claims["tenant"]), str(claims["sub"])
             if not is_tenant(tenant):
                 raise jwt.InvalidTokenError("of an impossible tenant")
@@ -159,6 +164,12 @@ class TokenVerifier:
             telemetry.logger().warning("identity refused", cause=type(error).__name__)
             raise _refused("carries an identity that is not valid, or not any more") from error
         return identity, float(claims["exp"]) + leeway
+
+
+def audience_of(service: str) -> str:
+    """Return what names one service in a token: who breaks into another cannot use there
+    what it was sent."""
+    return f"{AUDIENCE}/{service}"
 
 
 def _refused(what: str) -> ServiceError:

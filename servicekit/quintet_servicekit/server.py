@@ -58,6 +58,11 @@ class Application:
     guard: Guard | None = None
 
     @property
+    def name(self) -> str:
+        """The short name of its service: "retriever" of "quintet.retriever.v1.RetrieverService"."""
+        return self.service.split(".")[1]
+
+    @property
     def services(self) -> tuple[str, ...]:
         """All services' names, its own first."""
         return (self.service, *self.more_services)
@@ -117,8 +122,10 @@ def _stop_or_end(stop: asyncio.Event) -> None:
         signal.signal(signum, signal.SIG_DFL)
 
 
-def _verifier(settings: ServiceSettings) -> TokenVerifier | None:
-    return TokenVerifier(settings.identity) if settings.identity.public_keys else None
+def _verifier(settings: ServiceSettings, application: Application) -> TokenVerifier | None:
+    if settings.identity.public_keys is None:
+        return None
+    return TokenVerifier(settings.identity, application.name)
 
 
 class RunningServer:
@@ -147,7 +154,7 @@ class RunningServer:
             FaultInjection() if settings.fault_injection else None,
             admission_of,
             settings.metrics_tenants,
-            application.authenticator or _verifier(settings),
+            application.authenticator or _verifier(settings, application),
             application.guard,
             Bounds(
                 settings.max_metadata_bytes,

@@ -27,7 +27,13 @@ from quintet_servicekit import key_files
 from quintet_servicekit.channel import Peer
 from quintet_servicekit.errors import Reason, ServiceError
 from quintet_servicekit.identity import Identity, Scope, acting_as, current
-from quintet_servicekit.identity_token import AUDIENCE, IDENTITY_KEY, ISSUER, Signer
+from quintet_servicekit.identity_token import (
+    AUDIENCE,
+    IDENTITY_KEY,
+    ISSUER,
+    Signer,
+    audience_of,
+)
 from quintet_servicekit.key_files import read_private_key, write_key_pair
 from quintet_servicekit.server import Application
 from quintet_servicekit.settings import IdentitySettings, ServiceSettings, SigningSettings
@@ -178,12 +184,15 @@ async def test_tokens_that_are_not_the_gateways_are_refused(
     public_text = own.public_key().public_bytes_raw()
     forged = {
         "another key under its name": jwt.encode(claims(), foreign, "EdDSA", headers=kid),
-        "another key": signer_of(stranger).token(BEES),
+        "another key": signer_of(stranger).token(BEES, "generator"),
         "no name of a key": jwt.encode(claims(), own, "EdDSA"),
         "no signature": jwt.encode(claims(), "", "none", headers=kid),
         "a shared secret": jwt.encode(claims(), public_text, "HS256", headers=kid),
         "another body": f"{head}.{other_body}.{signature}",
         "another audience": jwt.encode(claims(aud="others"), own, "EdDSA", headers=kid),
+        "another service": jwt.encode(
+            claims(aud=[AUDIENCE, audience_of("retriever")]), own, "EdDSA", headers=kid
+        ),
         "another issuer": jwt.encode(claims(iss="others"), own, "EdDSA", headers=kid),
         "expired": jwt.encode(claims(exp=1), own, "EdDSA", headers=kid),
         "of the future": jwt.encode(claims(iat=2**33), own, "EdDSA", headers=kid),
@@ -198,6 +207,17 @@ async def test_tokens_that_are_not_the_gateways_are_refused(
         assert await refusal(stub, (IDENTITY_KEY, right), (IDENTITY_KEY, right))
         response = await stub.Generate(pb.GenerateRequest(), metadata=((IDENTITY_KEY, right),))
         assert response.text == "bees k read"
+
+
+async def test_what_one_service_was_sent_is_of_no_use_at_another(pair: tuple[Path, Path]) -> None:
+    signer = signer_of(pair[0])
+    async with told(public_keys=pair[1]) as stub:
+        for service, is_taken in (("generator", True), ("retriever", False)):
+            sent = ((IDENTITY_KEY, signer.token(BEES, service)),)
+            if is_taken:
+                assert (await stub.Generate(pb.GenerateRequest(), metadata=sent)).text
+            else:
+                assert await refusal(stub, *sent) == "UNAUTHENTICATED"
 
 
 async def test_a_token_ends_and_the_clocks_may_be_apart(pair: tuple[Path, Path]) -> None:
@@ -218,12 +238,12 @@ async def test_keys_are_exchanged_while_a_service_runs(
     signer = signer_of(private, reuse_seconds=0)
     following = tmp_path / "two.key"
     async with told(public_keys=public.parent) as stub:
-        old = signer.token(BEES)
+        old = signer.token(BEES, "generator")
         assert await ask(stub, signer, BEES) == "bees k1 read"
         write_key_pair(following, public.with_name("two.pem"))
         following.replace(private)
         assert await ask(stub, signer, BEES) == "bees k1 read"
-        assert signer.token(BEES) != old
+        assert signer.token(BEES, "generator") != old
         await stub.Generate(pb.GenerateRequest(), metadata=((IDENTITY_KEY, old),))
         public.unlink()
         assert await refusal(stub, (IDENTITY_KEY, old)) == "UNAUTHENTICATED"
@@ -247,8 +267,10 @@ async def test_a_service_that_does_not_believe_the_gateway_is_away_to_its_caller
 
 def test_a_token_is_signed_once_for_many_calls(pair: tuple[Path, Path]) -> None:
     signer = signer_of(pair[0])
-    assert signer.token(BEES) is signer.token(Identity("bees", "k1", Scope.READ))
-    assert signer.token(BEES) != signer.token(ANTS)
+    assert signer.token(BEES, "generator") is signer.token(
+        Identity("bees", "k1", Scope.READ), "generator"
+    )
+    assert signer.token(BEES, "generator") != signer.token(ANTS, "generator")
 
 
 def test_a_private_key_is_for_its_owner_alone(pair: tuple[Path, Path]) -> None:

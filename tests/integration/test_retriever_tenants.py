@@ -117,7 +117,7 @@ async def place(url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIter
         for identity in (ANTS, BEES):
             channel = grpc.aio.insecure_channel(
                 f"127.0.0.1:{server.port}",
-                interceptors=[_Vouching(signer.token(identity))],  # type: ignore[list-item]
+                interceptors=[_Vouching(signer.token(identity, "retriever"))],  # type: ignore[list-item]
             )
             tenants[identity.tenant] = Tenant(
                 pb_grpc.RetrieverServiceStub(channel), LinkServiceStub(channel)

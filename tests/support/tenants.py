@@ -50,9 +50,9 @@ def gateway_metadata(tenant: str) -> tuple[str, str]:
 
 
 def service_metadata(state_dir: Path, tenant: str) -> tuple[str, str]:
-    """Return what tells a service that the stack's gateway calls it for a tenant."""
+    """Return what tells the retriever that the stack's gateway calls it for a tenant."""
     signer = Signer(state_dir / "identity.key", SigningSettings(lifetime_seconds=7200))
-    return IDENTITY_KEY, signer.token(Identity(tenant, f"somebody of {tenant}"))
+    return IDENTITY_KEY, signer.token(Identity(tenant, f"somebody of {tenant}"), "retriever")
 
 
 def metadata(state_dir: Path, tenant: str) -> Mapping[str, tuple[str, str]]:
