@@ -36,6 +36,8 @@ class Provider:
         self.fetches = 0
         self.status = 200
         self.body: bytes | None = None
+        self.drips = False
+        self.at_once = 0
         self.answers = threading.Event()
         self.answers.set()
 
@@ -81,7 +83,18 @@ def provider() -> Iterator[tuple[Provider, str]]:
             if it.status == 302:
                 self.send_header("Location", "/elsewhere")
             self.end_headers()
-            self.wfile.write(it.document())
+            if not it.drips:
+                self.wfile.write(it.document())
+                return
+            it.at_once += 1
+            try:
+                while it.drips:
+                    self.wfile.write(b" ")
+                    time.sleep(0.05)
+            except OSError:
+                pass  # Its caller has had enough.
+            finally:
+                it.at_once -= 1
 
         def log_message(self, *_: Any) -> None:
             pass
@@ -176,6 +189,11 @@ async def test_other_tokens_are_refused(provider: tuple[Provider, str]) -> None:
         "not yet": it.token(nbf=int(time.time()) + 60),
         "no tenant": it.token(tenant=None),
         "an impossible tenant": it.token(tenant="a/b"),
+        "an end beyond all numbers": it.token(exp=10**400),
+        "an end that is none": it.token(exp=float("nan")),
+        "an end without end": it.token(exp=float("inf")),
+        "made in the future": it.token(iat=int(time.time()) + 60),
+        "two audiences, none of them ours": it.token(aud=["others", "theirs"]),
         "no token": "a.b.c",
         "too long": right + "x" * 10_000,
     }
@@ -255,6 +273,30 @@ async def test_a_provider_that_sends_without_end_is_not_read_to_the_end(
     monkeypatch.setattr(jwks_module, "MAX_BYTES", 10_000)
     it.body = it.document() + b" " * 20_000
     assert (await refusal(tokens_of(url), token))[0] is Reason.DEPENDENCY_UNAVAILABLE
+
+
+async def test_a_provider_that_drips_holds_one_thread_and_not_for_long(
+    provider: tuple[Provider, str],
+) -> None:
+    it, url = provider
+    token = it.token()
+    whole = it.document()
+    it.drips = True
+    tokens = tokens_of(url, fetch_seconds=0.3)
+    began = time.monotonic()
+    while it.fetches < 2:
+        assert (await refusal(tokens, token))[0] is Reason.DEPENDENCY_UNAVAILABLE
+        assert it.at_once <= 1
+        assert time.monotonic() - began < 30
+    it.drips = False
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                assert await tokens.identify(token)
+                break
+            except ServiceError as error:
+                assert error.reason is Reason.DEPENDENCY_UNAVAILABLE
+    assert it.document() == whole
 
 
 async def test_keys_outlast_the_providers_outage(provider: tuple[Provider, str]) -> None:

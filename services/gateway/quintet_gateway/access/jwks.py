@@ -21,6 +21,7 @@ from quintet_servicekit.errors import Reason, ServiceError
 
 MAX_BYTES = 2**20
 """Largest set of keys that is read."""
+_PIECE_BYTES = 2**16
 MAX_KEYS = 64
 _LOCAL = ("localhost", "127.0.0.1", "::1")
 
@@ -53,6 +54,7 @@ class JwksKeys:
         self._fetched_at: float | None = None
         self._tried_at = float("-inf")
         self._fetching: asyncio.Task[None] | None = None
+        self._reading: asyncio.Future[bytes] | None = None
 
     async def get(self, name: str) -> jwt.PyJWK | None:
         """Return the key of that name. One that is not known has the keys fetched anew,
@@ -92,7 +94,7 @@ class JwksKeys:
         self._tried_at = time.monotonic()
         try:
             async with asyncio.timeout(self._settings.fetch_seconds + 1):
-                document = await asyncio.to_thread(self._read)
+                document = await self._read_once()
             keys = _parsed(document)
         except (OSError, ValueError, TimeoutError, HTTPException, RecursionError) as error:
             telemetry.logger().warning(
@@ -104,6 +106,15 @@ class JwksKeys:
             self._document, self._keys = document, keys
             self._changed()
 
+    async def _read_once(self) -> bytes:
+        """Return the document; a provider that is slow holds one thread, however often its
+        keys are wanted."""
+        if self._reading is None or self._reading.done():
+            self._reading = asyncio.ensure_future(asyncio.to_thread(self._read))
+            # Nobody may be waiting any more when it fails.
+            self._reading.add_done_callback(asyncio.Future.exception)
+        return await asyncio.shield(self._reading)
+
     def _read(self) -> bytes:
         where = self._settings.jwks
         if self._is_file:
@@ -111,11 +122,17 @@ class JwksKeys:
                 document = file.read(MAX_BYTES + 1)
         else:
             opener = urllib.request.build_opener(_NoRedirects)
+            until = time.monotonic() + self._settings.fetch_seconds
+            document = b""
             with opener.open(where, timeout=self._settings.fetch_seconds) as response:
-                document = response.read(MAX_BYTES + 1)
+                # The timeout is of each piece: all of them have as long together.
+                while len(document) <= MAX_BYTES and (piece := response.read1(_PIECE_BYTES)):
+                    document += piece
+                    if time.monotonic() > until:
+                        raise TimeoutError("the provider is too slow")
         if len(document) > MAX_BYTES:
             raise ValueError("more than a set of keys")
-        return bytes(document)
+        return document
 
     @asynccontextmanager
     async def kept_fresh(self) -> AsyncIterator[None]:

@@ -86,7 +86,9 @@ class ProviderTokens:
                 leeway=settings.leeway_seconds,
                 options={"require": ["exp", "iss", "aud", "sub"]},
             )
-        except (jwt.PyJWTError, ValueError, TypeError) as error:
+            # A provider's mistakes: a time that no number of ours can hold.
+            float(claims["exp"])
+        except (jwt.PyJWTError, ValueError, TypeError, OverflowError) as error:
             # The library's own messages may quote claims.
             telemetry.logger().info("token refused", cause=type(error).__name__)
             expired = isinstance(error, jwt.ExpiredSignatureError)
