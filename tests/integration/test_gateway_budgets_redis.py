@@ -9,8 +9,9 @@ import signal
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
@@ -20,16 +21,29 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 from redis import Redis
 
+from quintet_gateway.admission.admission import Admission
 from quintet_gateway.admission.budget import Budget, BudgetPolicy
 from quintet_gateway.admission.demand import Demand, Verdict, Window
 from quintet_gateway.admission.limiter import Limiter, open_limiter
+from quintet_gateway.admission.policies import Policies
+from quintet_gateway.admission.policy import Policy
 from quintet_gateway.admission.settings import LimitSettings
+from quintet_gateway.billing import meter as meter_module
+from quintet_gateway.billing.bounds import Most
+from quintet_gateway.billing.meter import Meter
+from quintet_gateway.billing.prices import Price, PriceTable
+from quintet_gateway.billing.spent import Spent
+from quintet_gateway.usage.entry import Entry
+from quintet_gateway.usage.ledger import Ledger
 from quintet_local.ports import free_port
 from quintet_local.valkey import Valkey
 from quintet_servicekit.cache import CacheSettings, open_remote
 from quintet_servicekit.errors import Reason, ServiceError
+from quintet_servicekit.identity import Identity, acting_as
 
 LIMIT = 10_000
+TOMORROW = datetime.now(UTC).date() + timedelta(days=1)
+"""A day that does not end while these tests run."""
 
 
 @dataclass
@@ -60,7 +74,7 @@ async def replica(
 
 
 def budgets(tenant: str = "acme", day: int = LIMIT, month: int = 5 * LIMIT) -> tuple[Budget, ...]:
-    found = BudgetPolicy(day=1, month=1).on(tenant, datetime.now(UTC).date())
+    found = BudgetPolicy(day=1, month=1).on(tenant, TOMORROW)
     return tuple(replace(it, limit=n) for it, n in zip(found, (day, month), strict=True))
 
 
@@ -235,6 +249,59 @@ async def test_a_redis_that_is_killed_between_reserving_and_settling_loses_nothi
         back = await limiter.take(demand(5_000))
         assert (back.admitted, back.shared) == (True, True)
     await server.stop(running)
+
+
+@pytest.mark.parametrize("day", [date(2199, 3, 30), date(2199, 3, 31)])
+async def test_what_is_reserved_before_midnight_is_charged_to_its_day_when_settled_after(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch, day: date
+) -> None:
+    days = [day]
+    monkeypatch.setattr(meter_module, "today", lambda: days[0])
+    policy = BudgetPolicy(day=10, month=100)
+    noted: list[Entry] = []
+    outbox = SimpleNamespace(put=noted.append)
+    per_token = Price(hop="generator", model="m", output_per_million=1_000)
+
+    def new_meter() -> Meter:
+        return Meter(PriceTable(currency="USD", prices=(per_token,)))
+
+    def spend(meter: Meter, nanos: int) -> None:
+        meter.called("generator", "m", 0.0, Spent(output=nanos))
+
+    async with replica(redis_url, Counted()) as limiter:
+        policies = Policies(Policy(budget=policy), None)
+        admission = Admission(limiter, policies, Ledger(outbox))
+        old = new_meter()
+        with acting_as(Identity("acme", "k")):
+            async with admission.reserved(0, old, most=Most(6_000, 30)):
+                spend(old, 1_000)
+                days[0] = day + timedelta(days=1)
+                # The new day's budget is whole.
+                new = new_meter()
+                async with admission.reserved(0, new, most=Most(9_000, 30)):
+                    spend(new, 5_000)
+                spend(old, 2_000)
+            # What comes after its reservation, and another one, are of the day of arrival too.
+            spend(old, 500)
+            admission.settle(old)
+            await _settled(limiter)
+            async with admission.reserved(0, old, most=Most(6_500, 30)):
+                spend(old, 300)
+            await _settled(limiter)
+        (before, month), (after, next_month) = (
+            policy.on("acme", it) for it in (day, day + timedelta(days=1))
+        )
+        assert spent(redis_url, before) == (3_800, 0)
+        assert spent(redis_url, after) == (5_000, 0)
+        if month == next_month:
+            assert spent(redis_url, month) == (8_800, 0)
+        else:
+            assert spent(redis_url, month) == (3_800, 0)
+            assert spent(redis_url, next_month) == (5_000, 0)
+    by_day = dict.fromkeys((str(day), str(days[0])), 0)
+    for each in noted:
+        by_day[each.day] += sum(it.cost for it in each.used)
+    assert list(by_day.values()) == [3_800, 5_000]
 
 
 steps = st.lists(

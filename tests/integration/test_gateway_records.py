@@ -14,6 +14,7 @@ from uuid import UUID
 import psycopg
 import pytest
 from pydantic import SecretStr
+from support.days import the_same_day
 from support.postgres import FAST, service_url
 
 from quintet.gateway.v1 import explain_service_pb2 as explain_pb
@@ -144,6 +145,7 @@ async def test_a_tenant_keeps_its_newest_records_and_others_keep_theirs(database
 
 
 async def test_records_go_with_their_day(database_url: str) -> None:
+    await the_same_day(30)
     async with open_database(settings_for(database_url)) as database:
         assert database is not None
         await database.migrated.wait()

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from quintet_gateway.admission.policies import Policies
 from quintet_gateway.admission.policy import Policy
 from quintet_gateway.database import open_database
 from quintet_gateway.settings import Settings
+from quintet_gateway.usage import servicer as servicer_module
 from quintet_gateway.usage.entry import Entry, Used
 from quintet_gateway.usage.opening import Usage, open_usage
 from quintet_gateway.usage.servicer import UsageServicer
@@ -135,6 +137,26 @@ async def test_sums_are_a_tenants_own_by_any_of_their_columns_in_pages(
                 await asked(OTHER, group_by=groups, page_token=token)
             assert refused.value.reason is Reason.INVALID_PAGE_TOKEN
         assert paged == list(whole)
+
+
+async def test_pages_of_the_last_days_are_of_the_same_days_though_the_next_begins_in_between(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    day = [date(2026, 11, 30)]
+    monkeypatch.setattr(servicer_module, "today", lambda: day[0])
+    async with using(database_url, tmp_path) as usage:
+        for its in ("2026-11-01", "2026-11-02", "2026-12-01"):
+            usage.writer.put(entry(day=its))
+        await until_counted(database_url, 3)
+        servicer: Any = UsageServicer(usage.store, UNLIMITED, None)
+        request = pb.GetUsageRequest(group_by=[pb.USAGE_GROUP_DAY], page_size=1)
+        with acting_as(ACME):
+            first = await servicer.GetUsage(request, None)
+            day[0] = date(2026, 12, 1)
+            request.page_token = first.next_page_token
+            second = await servicer.GetUsage(request, None)
+    assert [it.day for it in (*first.rows, *second.rows)] == ["2026-11-01", "2026-11-02"]
+    assert not second.next_page_token
 
 
 @pytest.mark.parametrize(

@@ -48,8 +48,11 @@ class UsageServicer(pb_grpc.UsageServiceServicer):
         if self._store is None:
             raise ServiceError(Reason.NO_DATABASE, "this gateway keeps no usage")
         tenant = current().tenant
-        what = [tenant, first.isoformat(), last.isoformat(), *columns]
-        after = _position(request.page_token, what, len(columns) + 1)
+        what = [tenant, request.first_day, request.last_day, *columns]
+        after = None
+        if request.page_token:
+            # The days of the first page, though another has begun since.
+            (first, last), after = _position(request.page_token, what, len(columns) + 1)
         size = request.page_size or DEFAULT_PAGE
         rows = await self._store.page(tenant, (first, last), columns, after, size + 1)
         response = pb.GetUsageResponse()
@@ -59,7 +62,8 @@ class UsageServicer(pb_grpc.UsageServiceServicer):
             response.rows.add(**row)
         if len(rows) > size:
             end = rows[size - 1]
-            response.next_page_token = _token([end[it] for it in (*columns, "currency")], what)
+            position = [end[it] for it in (*columns, "currency")]
+            response.next_page_token = _token((first, last), position, what)
         return response
 
     async def _budgets(self) -> list[pb.BudgetState]:
@@ -108,17 +112,17 @@ def _day(checks: Checks, field: str, text: str, default: date) -> date:
     return day
 
 
-def _token(after: Sequence[str], what: Sequence[str]) -> str:
-    return urlsafe_b64encode(json.dumps([_digest(what), *after]).encode()).decode()
+def _token(days: tuple[date, date], after: Sequence[str], what: Sequence[str]) -> str:
+    told = [_digest(what), *(it.isoformat() for it in days), *after]
+    return urlsafe_b64encode(json.dumps(told).encode()).decode()
 
 
-def _position(token: str, what: Sequence[str], number: int) -> list[str] | None:
-    if not token:
-        return None
+def _position(token: str, what: Sequence[str], number: int) -> tuple[tuple[date, date], list[str]]:
     try:
         found = json.loads(urlsafe_b64decode(token.encode()))
-        if found[0] == _digest(what) and len(found) == number + 1 and all(map(_is_text, found)):
-            return list(found[1:])
+        if found[0] == _digest(what) and len(found) == number + 3 and all(map(_is_text, found)):
+            days = date.fromisoformat(found[1]), date.fromisoformat(found[2])
+            return days, list(found[3:])
     except (ValueError, TypeError, LookupError):
         pass
     raise ServiceError(Reason.INVALID_PAGE_TOKEN, "the page token is none of this request's")
