@@ -15,6 +15,7 @@ from typing import Any, cast
 import grpc
 import pytest
 from google.rpc import error_details_pb2, status_pb2
+from support.days import the_same_day
 from support.gateway import gateway_stub, ingest, new_collection, reason
 from support.replica import database_variables, gateway_beside, second_gateway
 from support.stack import TestStack
@@ -23,6 +24,7 @@ from quintet.errors.v1 import error_reason_pb2
 from quintet.gateway.v1 import gateway_service_pb2 as pb
 from quintet.gateway.v1 import usage_service_pb2 as usage_pb
 from quintet.gateway.v1.usage_service_pb2_grpc import UsageServiceStub
+from quintet.retriever.v1 import retriever_service_pb2 as retriever_pb
 
 BEES = pb.Document(id="bees", content="Bees make honey. Honey is sweet.")
 PRICES = """
@@ -81,6 +83,7 @@ def told(error: grpc.aio.AioRpcError) -> tuple[dict[str, str], float]:
 async def test_two_gateways_at_once_do_not_pass_a_budget_and_kept_answers_are_served_beyond_it(
     stack: TestStack, stub: Any, prices: Path
 ) -> None:
+    await the_same_day(120)
     limit = 4 * A_SHORT_CALL
     spent = kept = refused = 0
     async with AsyncExitStack() as exits, new_collection(stub, [BEES]) as name:
@@ -132,6 +135,7 @@ async def test_two_gateways_at_once_do_not_pass_a_budget_and_kept_answers_are_se
 async def test_beyond_its_budget_a_tenant_is_served_in_the_cheap_way_if_its_policy_says_so(
     stack: TestStack, stub: Any, prices: Path
 ) -> None:
+    await the_same_day(120)
     async with AsyncExitStack() as exits, new_collection(stub, [BEES]) as name:
         made = settings(prices, "cheap-budget", day=1, then="cheap")
         address = await exits.enter_async_context(second_gateway(stack, **made))
@@ -144,8 +148,19 @@ async def test_beyond_its_budget_a_tenant_is_served_in_the_cheap_way_if_its_poli
             await gateway.Ask(
                 ask(name, model="smollm2-135m-instruct", max_tokens=4, fail_if_degraded=True)
             )
-        with pytest.raises(grpc.aio.AioRpcError) as search:
-            await gateway.Search(pb.SearchRequest(collection=name, query="honey in spring"))
+        search = pb.SearchRequest(collection=name, query="honey in spring")
+        search.refinement.rerank = True
+        found = await gateway.Search(search)
+        by_words = pb.SearchRequest(
+            collection=name,
+            query="honey in summer",
+            mode=retriever_pb.SEARCH_MODE_LEXICAL,
+            fail_if_degraded=True,
+        )
+        as_asked = await gateway.Search(by_words)
+        search.fail_if_degraded = True
+        with pytest.raises(grpc.aio.AioRpcError) as whole_search:
+            await gateway.Search(search)
         [document] = await ingest(gateway, name, [pb.Document(id="new", content="Wasps don't.")])
     assert document.refused.reason == error_reason_pb2.ERROR_REASON_BUDGET_EXHAUSTED
     assert cheap.model == "extractive"
@@ -153,12 +168,22 @@ async def test_beyond_its_budget_a_tenant_is_served_in_the_cheap_way_if_its_poli
     assert degradation.hop == "budget"
     assert degradation.cause == error_reason_pb2.ERROR_REASON_BUDGET_EXHAUSTED
     assert degradation.substitute == pb.SUBSTITUTE_EXTRACTIVE_ANSWER
-    assert reason(wanted_whole.value) == reason(search.value) == "BUDGET_EXHAUSTED"
+    assert reason(wanted_whole.value) == reason(whole_search.value) == "BUDGET_EXHAUSTED"
+    assert found.mode == as_asked.mode == retriever_pb.SEARCH_MODE_LEXICAL
+    assert [it.document_id for it in found.hits] == ["bees"]
+    assert [(it.hop, it.substitute) for it in found.degradations] == [
+        ("budget", pb.SUBSTITUTE_LEXICAL_SEARCH),
+        ("budget", pb.SUBSTITUTE_STEP_SKIPPED),
+    ]
+    assert {it.service for it in found.trail.hops} == {"retriever"}
+    assert as_asked.hits
+    assert not as_asked.degradations
 
 
 async def test_a_gateway_that_is_killed_in_an_answer_holds_nothing_beyond_the_lease(
     stack: TestStack, stub: Any, prices: Path, tmp_path: Path
 ) -> None:
+    await the_same_day(120)
     made = settings(prices, "killed-budget", day=A_CALL * 3 // 2 // 1_000)
     made |= {"USAGE__FOLDER": str(tmp_path / "usage")}
     environment = {

@@ -158,3 +158,29 @@ class Searcher:
             exhausted=found.exhausted,
             compared_all=found.compared_all,
         )
+
+
+def by_words_alone(
+    chain: Chain, request: pb.SearchRequest, refused: ServiceError
+) -> pb.SearchRequest:
+    """Return a search that embeds and reranks nothing. Raises what `refused` the one that
+    is asked for where it wants no other."""
+    cheap = pb.SearchRequest()
+    cheap.CopyFrom(request)
+    if request.mode != retriever_pb.SEARCH_MODE_LEXICAL:
+        chain.degradations.pass_over(
+            "budget",
+            refused,
+            pb.SUBSTITUTE_LEXICAL_SEARCH,
+            "the budget is spent: passages were found by their words, not by what they mean",
+        )
+        cheap.mode = retriever_pb.SEARCH_MODE_LEXICAL
+    if request.refinement.rerank:
+        chain.degradations.pass_over(
+            "budget",
+            refused,
+            pb.SUBSTITUTE_STEP_SKIPPED,
+            "the budget is spent: passages stand in the order in which they were found",
+        )
+        cheap.refinement.rerank = False
+    return cheap

@@ -31,7 +31,7 @@ from quintet_gateway.question import RERANKED_TOKENS
 from quintet_gateway.records.recorder import Recorder
 from quintet_gateway.reembedding import Reembedder
 from quintet_gateway.refiner import Refiner
-from quintet_gateway.searching import Query, Searcher
+from quintet_gateway.searching import Query, Searcher, by_words_alone
 from quintet_gateway.status import StatusTeller
 from quintet_servicekit.deadline import Deadline
 from quintet_servicekit.priority import Priority, priority_now
@@ -146,7 +146,11 @@ class GatewayServicer(GatewayServiceServicer):
             + (reranked * (tokens + RERANKED_TOKENS) if request.refinement.rerank else 0),
         )
         with billed(chain.meter, context, self._admission):
-            async with self._admission.reserved(tokens, chain.meter, most=limit):
+            async with self._admission.reserved(
+                tokens, chain.meter, most=limit, or_cheaply=True
+            ) as refused:
+                if refused is not None:
+                    request = by_words_alone(chain, request, refused)
                 return await self._searched(chain, request)
 
     async def _searched(self, chain: Chain, request: pb.SearchRequest) -> pb.SearchResponse:
