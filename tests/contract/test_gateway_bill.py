@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 from support.grpc_service import serving
 
@@ -21,10 +24,13 @@ from quintet.generator.v1.generator_service_pb2_grpc import (
 from quintet_gateway.billing.meter import Meter
 from quintet_gateway.billing.prices import Price, PriceTable
 from quintet_gateway.chain import Chain
+from quintet_gateway.usage.entry import Entry
+from quintet_gateway.usage.ledger import Ledger
 from quintet_servicekit.channel import Peer
 from quintet_servicekit.deadline import Deadline
 from quintet_servicekit.errors import Reason, ServiceError
 from quintet_servicekit.server import Application
+from quintet_servicekit.token_estimate import estimate_tokens
 
 SERVICE = "quintet.generator.v1.GeneratorService"
 REQUEST = pb.GenerateRequest(model="big", question="why " * 30)
@@ -37,18 +43,19 @@ PRICES = PriceTable(
 
 
 class Endless(GeneratorServiceServicer):
-    """Sends three pieces of text, and then fails or waits for its caller to leave."""
+    """Sends some pieces of text, and then fails or waits for its caller to leave."""
 
     def __init__(self) -> None:
         self.failure: ServiceError | None = None
         self.begins = True
+        self.pieces = ["because "] * 3
 
     async def GenerateStream(
         self, request: pb.GenerateRequest, context: Any
     ) -> AsyncIterator[pb.GenerateStreamResponse]:
         if self.begins:
-            for _ in range(3):
-                yield pb.GenerateStreamResponse(text_delta=pb.TextDelta(text="because "))
+            for piece in self.pieces:
+                yield pb.GenerateStreamResponse(text_delta=pb.TextDelta(text=piece))
         if self.failure is not None:
             raise self.failure
         await asyncio.Event().wait()
@@ -139,3 +146,62 @@ async def test_a_stream_that_never_begins_costs_no_token(
         async with aclosing(answering(endless[1], meter)) as events:
             await anext(events)
     assert meter.bill().cost_nanos == 0
+
+
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40, deadline=None
+)
+@given(
+    pieces=st.lists(st.text(min_size=1, max_size=30), min_size=1, max_size=6),
+    read=st.integers(0, 7),
+    turns=st.integers(0, 30),
+    way=st.sampled_from(["close", "cancel", "fail"]),
+)
+async def test_whenever_a_stream_ends_what_was_written_until_then_is_paid_once(
+    endless: tuple[Endless, grpc.aio.Channel],
+    pieces: list[str],
+    read: int,
+    turns: int,
+    way: str,
+) -> None:
+    """A caller leaves after `read` events, or is cancelled `turns` of the loop later."""
+    meter, seen, enough = Meter(PRICES), list[str](), asyncio.Event()
+    endless[0].pieces = pieces
+    endless[0].failure = ServiceError(Reason.INTERNAL, "broken") if way == "fail" else None
+    booked: list[Entry] = []
+    ledger = Ledger(SimpleNamespace(put=booked.append))
+    read = min(read, len(pieces))
+
+    async def caller() -> None:
+        try:
+            async with aclosing(answering(endless[1], meter)) as events:
+                if not read:
+                    enough.set()
+                async for event in events:
+                    seen.append(event.text_delta.text)
+                    if len(seen) == read:
+                        enough.set()
+                        if way == "close":
+                            return
+        finally:
+            ledger.settle(meter)
+
+    if way == "close" and not read:
+        return  # It has not been asked for anything.
+    calling = asyncio.create_task(caller())
+    if way == "cancel":
+        await enough.wait()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        calling.cancel()
+    await asyncio.wait({calling})
+    bill = meter.bill()
+    prompt = 40 if seen or way == "cancel" else 0
+    if bill.lines:
+        [line] = bill.lines
+        assert (line.input_tokens, line.output_tokens) == (prompt, estimate_tokens("".join(seen)))
+    else:
+        assert not seen  # It left before the call began.
+    ledger.settle(meter)
+    assert sum(it.cost for entry in booked for it in entry.used) == bill.cost_nanos
+    assert [entry.calls for entry in booked] == [1]

@@ -25,6 +25,18 @@ LINES = [
             Bill(currency="USD", saved_nanos=120_000_000_000),
             "cost 0 USD, caches saved 120 USD",
         ),
+        (
+            Bill(
+                currency="USD",
+                cost_nanos=1_000,
+                lines=[
+                    LINES[0],
+                    BillLine(hop="generator", model="new", input_tokens=1, unpriced=True),
+                    BillLine(hop="tokenizer", unpriced=True),
+                ],
+            ),
+            "cost 0.000001 USD (embedder 0.000001); no price for generator new",
+        ),
     ],
 )
 def test_a_bill_is_told_to_the_digit_with_its_dearest_hop(bill: Bill, line: str) -> None:

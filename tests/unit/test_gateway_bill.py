@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import structlog
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import REGISTRY
@@ -125,11 +126,14 @@ def test_a_kept_answers_whole_bill_is_saved() -> None:
 def test_a_hop_without_a_price_costs_nothing_and_says_so() -> None:
     meter = Meter(PRICES)
     before = counted("quintet_cost_unpriced_calls_total", model="small", hop="generator")
-    meter.called("generator", "small", 2.0, Spent(output=100))
+    with structlog.testing.capture_logs() as logs:
+        meter.called("generator", "small", 2.0, Spent(output=100))
+        Meter(PRICES).called("generator", "small", 2.0, Spent(output=100))
+    assert [it["event"] for it in logs] == ["tokens have no price and pass every budget"]
     [line] = meter.bill().lines
     assert (line.cost_nanos, line.output_tokens, line.unpriced) == (0, 100, True)
     after = counted("quintet_cost_unpriced_calls_total", model="small", hop="generator")
-    assert after == before + 1
+    assert after == before + 2
 
 
 def test_costs_and_savings_are_counted_by_model_and_hop() -> None:

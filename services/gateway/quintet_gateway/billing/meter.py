@@ -17,6 +17,7 @@ from quintet.cache.v1 import cache_service_pb2 as cache_pb
 from quintet.gateway.v1 import bill_pb2 as pb
 from quintet_gateway.billing.prices import FREE, Price, PriceTable, today
 from quintet_gateway.billing.spent import NOTHING, Spent
+from quintet_servicekit import telemetry
 
 _LABELS = ("model", "hop")
 _COST = Counter(
@@ -33,6 +34,13 @@ _UNPRICED = Counter(
     "quintet_cost_unpriced_calls_total", "Calls that the price table has no price for.", _LABELS
 )
 _cost, _saved, _unpriced = (cache(it.labels) for it in (_COST, _SAVED, _UNPRICED))
+
+
+@cache
+def _warn_of_tokens(model: str, hop: str) -> None:
+    # Once a process: a table whose last day has passed must not go unseen.
+    telemetry.logger().warning("tokens have no price and pass every budget", hop=hop, model=model)
+
 
 _NANOS_AN_HOUR = 3_600 * 10**9
 _PICOS_A_MICRO = 10**6
@@ -156,6 +164,8 @@ class Meter:
             _saved(model, hop).inc(saved / _PICOS_A_MICRO)
         elif self.prices is not FREE:
             _unpriced(model, hop).inc()
+            if spent != NOTHING:
+                _warn_of_tokens(model, hop)
         line = _Line(
             paid.input,
             paid.cached_input,
