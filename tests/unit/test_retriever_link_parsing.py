@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -78,6 +81,43 @@ aliases: [A, B]
     found = read(content)
     assert [it.target for it in found.links] == ["real"]
     assert {"name:a", "name:b"} <= {it.name for it in found.names if it.rank is Rank.ALIAS}
+
+
+def aliases(front_matter: str) -> set[str]:
+    names = read(f"\ufeff---\r\n{front_matter}\r\n---\r\n[[real]]").names
+    return {it.name.removeprefix("name:") for it in names if it.rank is Rank.ALIAS}
+
+
+@pytest.mark.parametrize(
+    ("front_matter", "expected"),
+    [
+        ("aliases: [A, B]\r\ntitle: The C", {"a", "b", "the c"}),
+        ("title: 2024-01-01\naliases: [7, true]", {"2024-01-01", "7", "true"}),
+        ("title: ~\naliases: null", set()),
+        ("title: a: b", set()),
+        # What tags and escapes name, PyYAML fails to make in ways of its own.
+        ("title: A\nx: !!bool maybe", {"a"}),
+        ("title: A\nx: !!timestamp soon", {"a"}),
+        ('title: A\nx: !!int ""', {"a"}),
+        ("title: !!python/name:os.system A", {"a"}),
+        (r'aliases: ["\ud800", "\0", B]', {"b"}),
+        ("[" * 5_000, set()),
+    ],
+)
+def test_front_matter_of_any_kind_is_read_or_passed_over(
+    front_matter: str, expected: set[str]
+) -> None:
+    assert aliases(front_matter) == expected
+    for name in expected:
+        name.encode()
+
+
+def test_front_matter_that_multiplies_itself_takes_no_time() -> None:
+    doubled = [f"a{it}: &a{it} {{<<: [*a{it - 1}, *a{it - 1}]}}" for it in range(1, 30)]
+    began = time.perf_counter()
+    assert aliases("\n".join(["a0: &a0 {k: v, l: w}", *doubled, "title: A"])) == {"a"}
+    # A billion pairs otherwise.
+    assert time.perf_counter() - began < 10
 
 
 def test_cells_of_one_row_are_told_apart() -> None:

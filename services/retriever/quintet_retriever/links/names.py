@@ -33,6 +33,10 @@ _ATTACHMENT = frozenset(
     "zip gz tar 7z css js woff woff2 ttf".split()
 )
 """Extensions of what is never a document."""
+_NULLS = frozenset({"", "~", "null", "Null", "NULL"})
+"""How YAML writes that there is no value."""
+_UNWRITABLE = re.compile("[\0\ud800-\udfff]")
+"""Characters that escapes in front matter may stand for, and no database keeps."""
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:|//", re.IGNORECASE)
 _FOLDER_FILES = {"index": Rank.INDEX, "readme": Rank.README}
 
@@ -105,7 +109,11 @@ def aliases_in(values: object) -> list[str]:
     if not isinstance(values, Iterable):
         return []
     texts = [it.strip() for it in values if isinstance(it, str)]
-    return [it for it in texts if it and len(it) <= MAX_TARGET_CHARS and "\0" not in it]
+    return [
+        it
+        for it in texts
+        if it not in _NULLS and len(it) <= MAX_TARGET_CHARS and not _UNWRITABLE.search(it)
+    ]
 
 
 def _path_name(path: str, source_id: str) -> str | None:

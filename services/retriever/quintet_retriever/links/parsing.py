@@ -30,7 +30,9 @@ MAX_SENTENCE_CHARS = 400
 MAX_LABEL_CHARS = 200
 MAX_FRONT_MATTER_CHARS = 65_536
 
-_FRONT_MATTER = re.compile(r"---[ \t]*\r?\n(.*?)(?:^|\n)(?:---|\.\.\.)[ \t]*(?:\r?\n|$)", re.DOTALL)
+_FRONT_MATTER = re.compile(
+    r"\ufeff?---[ \t]*\r?\n(.*?)(?:^|\n)(?:---|\.\.\.)[ \t]*(?:\r?\n|$)", re.DOTALL
+)
 _NEWLINE = re.compile(r"\r\n?|\n")
 _WIKI = re.compile(r"!?\[\[([^\[\]\n|#]*)(#[^\[\]\n|]*)?(?:\|([^\[\]\n]*))?\]\]")
 
@@ -86,7 +88,9 @@ def _front_matter(content: str) -> tuple[Mapping[str, Any], int]:
     if match is None:
         return {}, 0
     try:
-        values = yaml.safe_load(match[1])
+        # All scalars as texts: tags and merges, by which a small text can become a huge value
+        # or fail in any way, mean nothing to it.
+        values = yaml.load(match[1], yaml.BaseLoader)  # noqa: S506 - makes texts alone
     except (yaml.YAMLError, ValueError, RecursionError):
         values = None
     return values if isinstance(values, dict) else {}, match.end()
