@@ -94,8 +94,10 @@ def test_a_place_stands_under_the_headings_before_it() -> None:
     assert headings.above(GUIDE.index("| q")) == ("Guide", "Use")
 
 
-def test_front_matter_is_no_heading() -> None:
-    text = "---\ntitle: a\n---\n# A\n"
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_front_matter_is_no_heading(mark: str, line_end: str) -> None:
+    text = mark + "---\ntitle: a\n---\n# A\n".replace("\n", line_end)
     found = read_structure(text)
     assert [it.title for it in found.headings] == ["A"]
     assert found.whole == [Span(0, text.index("#"))]
@@ -107,6 +109,11 @@ def test_a_comment_in_code_is_no_heading() -> None:
 
 def test_a_fence_closes_before_a_carriage_return() -> None:
     assert [it.title for it in read_structure("```\r\nx\r\n```\r\n# A\r\n").headings] == ["A"]
+
+
+def test_a_heading_after_a_byte_order_mark_is_one() -> None:
+    (heading,) = read_structure("\ufeff# A\nText.\n").headings
+    assert (heading.title, heading.span) == ("A", Span(0, 5))
 
 
 def test_a_long_heading_is_kept_in_part() -> None:

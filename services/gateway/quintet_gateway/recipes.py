@@ -12,7 +12,7 @@ from quintet.tokenizer.v1.tokenizer_service_pb2 import TEXT_FORMAT_PLAIN
 from quintet_gateway.catalog import EmbeddingModel
 from quintet_gateway.chunks import ChunkPlan
 
-METHOD_VERSION = 4
+METHOD_VERSION = 5
 """Raise it when documents are cut or embedded in another way, so that the next
 ingest makes them anew."""
 

@@ -17,7 +17,7 @@ from markdown_it.token import Token
 
 from quintet_tokenizer.models import Heading, Span
 
-_FRONT_MATTER = re.compile(r"---[ \t]*\n.*?\n(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
+_FRONT_MATTER = re.compile(r"\ufeff?---[ \t]*\r?\n.*?\n(?:---|\.\.\.)[ \t]*(?:\r?\n|\Z)", re.DOTALL)
 _MAX_FRONT_MATTER = 20_000
 """Characters within which front matter must end, to be taken for one."""
 
@@ -81,8 +81,10 @@ def _pieces(lines: Sequence[str]) -> Iterator[tuple[int, Sequence[Token]]]:
     while first < len(lines):
         piece = lines[first : first + size]
         tokens: list[Token] = []
-        # A closing fence is none if a carriage return follows it.
-        _MARKDOWN.block.parse("\n".join(piece).replace("\r", ""), _MARKDOWN, {}, tokens)
+        # A closing fence is none if a carriage return follows it, nor is a heading one if a
+        # byte order mark goes before it. Lines stay what they are.
+        source = "\n".join(piece).replace("\r", "").replace("\ufeff", "")
+        _MARKDOWN.block.parse(source, _MARKDOWN, {}, tokens)
         tops = [at for at, it in enumerate(tokens) if it.level == 0 and it.map]
         is_last = first + size >= len(lines)
         if not is_last and len(tops) < 2 and size < _MOST_PIECE_LINES:
