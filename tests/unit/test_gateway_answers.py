@@ -55,6 +55,11 @@ def test_equal_passages_are_repeats_and_the_first_never_is(texts: list[str]) -> 
     assert all(index in repeats for index, text in enumerate(texts) if text in texts[:index])
 
 
+def test_passages_of_signs_alone_repeat_the_same_signs_only() -> None:
+    texts = ["😀 😀", "}\n});", "😀  😀", "🎉"]
+    assert near_duplicates(texts, 0.7) == {2: 0}
+
+
 PLAN = ChunkPlan(
     chunk_tokens=128, chunk_overlap_tokens=16, heading_chars=100, embed_batch=64, embed_calls=3
 )

@@ -41,6 +41,9 @@ def similarity(one: str, other: str) -> float:
 
 def _shingles(text: str) -> frozenset[tuple[str, ...]]:
     words = [word.casefold() for word in WORD.findall(text)[:_MOST_WORDS]]
+    if not words:
+        # Signs alone: only the same ones repeat them.
+        return frozenset({tuple(text.split())})
     last = max(1, len(words) - _WORDS + 1)
     return frozenset(tuple(words[at : at + _WORDS]) for at in range(last))
 
