@@ -15,7 +15,7 @@ from quintet_gateway.clients import Services
 from quintet_gateway.degradation import Degradations
 from quintet_gateway.expansion import LinkExpander, mark
 from quintet_gateway.searching import QueryVector
-from quintet_servicekit.errors import ServiceError
+from quintet_servicekit.errors import Reason, ServiceError
 
 HITS = [retriever_pb.Hit(document_id="a", start=3, end=9), retriever_pb.Hit(document_id="b", end=4)]
 FOUND = links_pb.RelatedPassage(
@@ -29,11 +29,15 @@ SERVICES = cast(
 
 
 class Answering:
-    """A chain whose only call is answered; `short` of time for what comes after a search."""
+    """A chain whose only call is answered; `short` of time for what comes after a search;
+    `switched`: the collection has another embedding model than when it was searched."""
 
-    def __init__(self, *, short: bool = False, forbidden: bool = False) -> None:
+    def __init__(
+        self, *, short: bool = False, forbidden: bool = False, switched: bool = False
+    ) -> None:
         self.degradations = Degradations(forbidden=forbidden)
         self.asked: list[links_pb.RelatedPassagesRequest] = []
+        self._switched = switched
         self._short = short
 
     def is_short_after(self, method: str) -> bool:
@@ -41,6 +45,8 @@ class Answering:
 
     async def unary(self, peer: Any, method: str, call: Any, request: Any, **_: Any) -> Any:
         self.asked.append(request)
+        if self._switched and request.embedding_revision:
+            raise ServiceError(Reason.MODEL_MISMATCH, "another model")
         return links_pb.RelatedPassagesResponse(passages=[FOUND])
 
 
@@ -75,6 +81,13 @@ async def test_the_step_is_left_out_and_told_where_time_is_short() -> None:
     assert [it.hop for it in chain.degradations.messages] == ["link expansion"]
     with pytest.raises(ServiceError):
         await linked(Answering(short=True, forbidden=True))
+
+
+async def test_a_collection_that_was_switched_since_it_was_searched_is_asked_by_words() -> None:
+    chain = Answering(switched=True, forbidden=True)
+    assert list(await linked(chain)) == [FOUND]
+    assert (chain.asked[-1].vector, chain.asked[-1].text) == (b"", "Who?")
+    assert not chain.degradations.messages
 
 
 def test_only_what_was_found_through_a_link_is_marked() -> None:

@@ -11,12 +11,12 @@ import grpc
 
 from quintet.embedder.v1.embedder_service_pb2_grpc import add_EmbedderServiceServicer_to_server
 from quintet_embedder.checkpoint import read_checkpoint, revision_of
-from quintet_embedder.engine import Engine, Scorer
+from quintet_embedder.engine import Engine, ModelEngine, Scorer
 from quintet_embedder.lanes import plan_lanes
 from quintet_embedder.pool import Pool
 from quintet_embedder.scheduler import Scheduler
 from quintet_embedder.servicer import EmbedderServicer
-from quintet_embedder.settings import Settings, model_folder
+from quintet_embedder.settings import Settings, model_folder, one_model_each
 from quintet_embedder.tokenization import ModelTokenizer
 from quintet_embedder.vector_cache import VectorCache
 from quintet_servicekit import cache_service, status_service
@@ -33,7 +33,8 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
     """Open the embedder; its threads end when the context does."""
     async with open_remote(settings.cache) as remote:
         kept = VectorCache(settings.cache, remote, passage_share=settings.passage_memory_share)
-        engine = _engine(settings, kept)
+        engines = [_engine(each) for each in one_model_each(settings)]
+        engine = Engine(engines, kept, _scorer(settings.reranker_path))
         servicer = EmbedderServicer(
             engine, max_batch=settings.max_batch, max_text_chars=settings.max_text_chars
         )
@@ -55,10 +56,10 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
             await engine.close()
 
 
-def _engine(settings: Settings, kept: VectorCache) -> Engine:
+def _engine(settings: Settings) -> ModelEngine:
     checkpoint = read_checkpoint(model_folder(settings))
     scheduler = Scheduler(batch_tokens=settings.batch_tokens, max_texts=settings.queue_texts)
-    return Engine(
+    return ModelEngine(
         name=settings.model,
         revision=partial(revision_of, checkpoint.folder),
         max_tokens=checkpoint.max_tokens,
@@ -66,8 +67,6 @@ def _engine(settings: Settings, kept: VectorCache) -> Engine:
         prompts=checkpoint.prompts,
         tokenizer=ModelTokenizer(checkpoint.tokenizer_file, checkpoint.max_tokens),
         pool=Pool(settings.model, partial(plan_lanes, checkpoint, settings), scheduler),
-        kept=kept,
-        scorer=_scorer(settings.reranker_path),
     )
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-_DIGESTED = ("*.safetensors", "*.bin", "*.json", "*/config.json", "*/*.safetensors")
+_DIGESTED = ("*.safetensors", "*.bin", "*.json", "*/config.json", "*/*.safetensors", "*/*.bin")
 _NOT_DIGESTED = frozenset({"data_config.json"})
 """Notes on the training data: they change no vector."""
 

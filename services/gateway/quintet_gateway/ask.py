@@ -17,7 +17,7 @@ from quintet.cache.v1 import cache_service_pb2 as cache_pb
 from quintet.gateway.v1 import gateway_service_pb2 as pb
 from quintet_gateway.admission.admission import Admission
 from quintet_gateway.answering import Answerer
-from quintet_gateway.catalog import Catalog
+from quintet_gateway.catalog import OUTDATED, Catalog
 from quintet_gateway.chain import Chain
 from quintet_gateway.degradation import out_of_time
 from quintet_gateway.events import Collector, events_of
@@ -236,7 +236,7 @@ class Asker:
         try:
             return await self._near_or_found(chain, question)
         except ServiceError as error:
-            if error.reason is not Reason.MODEL_MISMATCH:
+            if error.reason not in OUTDATED:
                 raise
         self._catalog.forget(question.collection)
         anew = await self._questions.of(chain, question.request)

@@ -1,8 +1,8 @@
 """What the gateway remembers of collections and models, so as not to ask each time.
 
 Nothing stale can be served from it: the retriever checks the embedding revision
-that every search and write names, and the generator the model. A mismatch makes
-the gateway forget and ask again.
+that every search and write names, and the generator the model. A mismatch, or a model
+that the embedder does not have any more, makes the gateway forget and ask again.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from quintet_gateway.degradation import AWAY
 from quintet_gateway.generators import Generators, no_model
 from quintet_servicekit.cache import Cache, CacheSettings, Codec
 from quintet_servicekit.deadline import Deadline
-from quintet_servicekit.errors import ServiceError
+from quintet_servicekit.errors import Reason, ServiceError
 from quintet_servicekit.tenant_map import TenantMap
 
 LIST_SECONDS = 5.0
@@ -29,6 +29,9 @@ LIST_PATIENCE = 0.25
 """How long a question waits for that list, in seconds, where an older one is at hand."""
 
 _GENERATORS = "generators"
+
+OUTDATED = frozenset({Reason.MODEL_MISMATCH, Reason.MODEL_NOT_FOUND})
+"""Why a call fails whose collection was remembered with the embedding model of before."""
 
 
 @dataclass(frozen=True, slots=True)

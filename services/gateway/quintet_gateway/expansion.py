@@ -17,7 +17,7 @@ from quintet_gateway.chain import Chain
 from quintet_gateway.clients import Services
 from quintet_gateway.degradation import out_of_time
 from quintet_gateway.searching import QueryVector
-from quintet_servicekit.errors import ServiceError
+from quintet_servicekit.errors import Reason, ServiceError
 
 STEP = "link expansion"
 MAX_LINKED = 10
@@ -58,13 +58,7 @@ class LinkExpander:
         try:
             if chain.is_short_after("Search"):
                 raise out_of_time(STEP)
-            found = await chain.unary(
-                self._peer,
-                "RelatedPassages",
-                self._links.RelatedPassages,
-                query,
-                replaceable=True,
-            )
+            found = await self._found(chain, query)
         except ServiceError as error:
             chain.degradations.pass_over(
                 STEP,
@@ -74,6 +68,31 @@ class LinkExpander:
             )
             return ()
         return found.passages
+
+    async def _found(
+        self, chain: Chain, query: links_pb.RelatedPassagesRequest
+    ) -> links_pb.RelatedPassagesResponse:
+        try:
+            return await self._asked(chain, query)
+        except ServiceError as error:
+            if error.reason is not Reason.MODEL_MISMATCH:
+                raise
+        # The collection was made anew since it was searched: its passages are chosen by
+        # words, rather than by a vector of the model of before.
+        query.ClearField("vector")
+        query.ClearField("embedding_revision")
+        return await self._asked(chain, query)
+
+    async def _asked(
+        self, chain: Chain, query: links_pb.RelatedPassagesRequest
+    ) -> links_pb.RelatedPassagesResponse:
+        return await chain.unary(
+            self._peer,
+            "RelatedPassages",
+            self._links.RelatedPassages,
+            query,
+            replaceable=True,
+        )
 
 
 def mark(passages: Sequence[pb.Passage], linked: Linked) -> None:

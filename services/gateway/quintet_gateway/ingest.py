@@ -12,7 +12,7 @@ from quintet.retriever.v1 import retriever_service_pb2 as retriever_pb
 from quintet.tokenizer.v1 import tokenizer_service_pb2 as tokenizer_pb
 from quintet_gateway.admission.admission import Admission
 from quintet_gateway.billing.bounds import most
-from quintet_gateway.catalog import Catalog, EmbeddingModel
+from quintet_gateway.catalog import OUTDATED, Catalog, EmbeddingModel
 from quintet_gateway.chain import Chain
 from quintet_gateway.chunks import ChunkPlan, Piece, cut
 from quintet_gateway.clients import Services
@@ -48,7 +48,7 @@ class Ingester:
         try:
             return await self._ingest(chain, request)
         except ServiceError as error:
-            if error.reason is not Reason.MODEL_MISMATCH:
+            if error.reason not in OUTDATED:
                 raise
         # The collection was made anew since we last looked.
         self._catalog.forget(request.collection)

@@ -9,6 +9,7 @@ from quintet.retriever.v1 import retriever_service_pb2 as retriever_pb
 from quintet_gateway.chain import Chain
 from quintet_gateway.clients import Services
 from quintet_gateway.searching import Query, Searcher
+from quintet_servicekit.errors import Reason, ServiceError
 
 SAMPLE = 100
 """Documents by whose beginnings the two are compared."""
@@ -49,16 +50,23 @@ class Overlap:
         )
         texts = []
         for document in page.documents:
-            found = await new_chain().unary(
-                self._services.peer("retriever"),
-                "GetDocument",
-                self._services.retriever.GetDocument,
-                retriever_pb.GetDocumentRequest(
-                    collection=name, id=document.id, include_content=True
-                ),
-            )
-            texts.append(found.document.content[:BEGINNING])
-        return texts
+            try:
+                found = await new_chain().unary(
+                    self._services.peer("retriever"),
+                    "GetDocument",
+                    self._services.retriever.GetDocument,
+                    retriever_pb.GetDocumentRequest(
+                        collection=name, id=document.id, include_content=True
+                    ),
+                    expected=Reason.DOCUMENT_NOT_FOUND,
+                )
+            except ServiceError as error:
+                # Deleted since it was listed.
+                if error.reason is Reason.DOCUMENT_NOT_FOUND:
+                    continue
+                raise
+            texts.append(found.document.content.strip()[:BEGINNING])
+        return [text for text in texts if text]
 
     async def _nearest(self, chain: Chain, name: str, text: str) -> set[str]:
         query = Query(
@@ -67,6 +75,7 @@ class Overlap:
             k=_CHUNKS,
             mode=retriever_pb.SEARCH_MODE_DENSE,
             filter=None,
+            truncate=True,
             consistency=retriever_pb.Consistency(fully_consistent=True),
         )
         found = await self._searcher.find(chain, query)

@@ -217,7 +217,7 @@ class Question:
         request = self.request
         return links_pb.RelatedPassagesRequest(
             collection=request.collection,
-            text=self.text,
+            text=searched_for(self.text),
             filter=request.filter if request.HasField("filter") else None,
             limit=request.linked_passages,
         )

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from quintet.gateway.v1 import gateway_service_pb2 as pb
 from quintet.retriever.v1 import retriever_service_pb2 as retriever_pb
@@ -31,6 +32,10 @@ _PAGE = 200
 """Documents that are listed at once."""
 
 
+State: TypeAlias = tuple[int, int]
+"""When a document was made, and its version: versions begin anew with one that was deleted."""
+
+
 @dataclass(frozen=True, slots=True)
 class Pair:
     """A collection, and the one that is built beside it."""
@@ -41,7 +46,7 @@ class Pair:
 
 class Reembedder:
     """Runs calls of ReembedCollection. `in_flight` documents are brought in at once; a
-    collection of more than `max_documents` is refused, as each one's version is remembered
+    collection of more than `max_documents` is refused, as each one's state is remembered
     for the time of a call."""
 
     def __init__(
@@ -74,7 +79,7 @@ class Reembedder:
         """
         pair = Pair(request.collection, request.beside or f"{request.collection}-next")
         await self._make(new_chain(), pair, request.embedding_model)
-        copied: dict[str, int] = {}
+        copied: dict[str, State] = {}
         for rounds in range(MAX_ROUNDS):
             begun = await self._collection(new_chain(), pair.name)
             progress = pb.Copied(total=begun.collection.document_count, rounds=rounds)
@@ -132,17 +137,18 @@ class Reembedder:
         return found
 
     async def _round(
-        self, pair: Pair, copied: dict[str, int], new_chain: Callable[[], Chain]
+        self, pair: Pair, copied: dict[str, State], new_chain: Callable[[], Chain]
     ) -> AsyncGenerator[int]:
-        """Bring in each document that is not `copied` in its present version, then delete
+        """Bring in each document that is not `copied` in its present state, then delete
         those that are gone; yield how many were looked at."""
         present: set[str] = set()
 
         async def copy(document: retriever_pb.Document) -> None:
             present.add(document.id)
-            if copied.get(document.id) != document.version:
+            state = (document.create_time.ToNanoseconds(), document.version)
+            if copied.get(document.id) != state:
                 await self._copy(new_chain(), pair, document.id)
-                copied[document.id] = document.version
+                copied[document.id] = state
 
         documents = self._documents(pair.name, new_chain)
         async with aclosing(each(documents, copy, in_flight=self._in_flight)) as work:
@@ -183,6 +189,7 @@ class Reembedder:
                 retriever_pb.GetDocumentRequest(
                     collection=pair.name, id=document_id, include_content=True
                 ),
+                expected=Reason.DOCUMENT_NOT_FOUND,
             )
         except ServiceError as error:
             # Deleted since it was listed: the next round deletes its copy.

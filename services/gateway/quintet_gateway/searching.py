@@ -9,11 +9,11 @@ from quintet.cache.v1 import cache_service_pb2 as cache_pb
 from quintet.embedder.v1 import embedder_service_pb2 as embedder_pb
 from quintet.gateway.v1 import gateway_service_pb2 as pb
 from quintet.retriever.v1 import retriever_service_pb2 as retriever_pb
-from quintet_gateway.catalog import Catalog, EmbeddingModel
+from quintet_gateway.catalog import OUTDATED, Catalog, EmbeddingModel
 from quintet_gateway.chain import Chain
 from quintet_gateway.clients import Services
 from quintet_gateway.freshness import Freshness
-from quintet_servicekit.errors import Reason, ServiceError
+from quintet_servicekit.errors import ServiceError
 
 _FROM_A_CACHE = (
     cache_pb.CACHE_OUTCOME_HIT,
@@ -25,7 +25,8 @@ _FROM_A_CACHE = (
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What is searched for, and how fresh the hits must be."""
+    """What is searched for, and how fresh the hits must be. `truncate`: of a text that the
+    model cannot read whole its beginning is searched for."""
 
     collection: str
     text: str
@@ -33,6 +34,7 @@ class Query:
     mode: retriever_pb.SearchMode.ValueType
     filter: retriever_pb.Filter | None
     consistency: retriever_pb.Consistency
+    truncate: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,7 @@ class Searcher:
         try:
             return await self.search(chain, query, await self.vector(chain, query))
         except ServiceError as error:
-            if error.reason is not Reason.MODEL_MISMATCH:
+            if error.reason not in OUTDATED:
                 raise
         # The collection was made anew since we last looked.
         self._catalog.forget(query.collection)
@@ -94,7 +96,14 @@ class Searcher:
                 "Embed",
                 self._services.embedder.Embed,
                 embedder_pb.EmbedRequest(
-                    model=model.name, texts=[query.text], input_type=embedder_pb.INPUT_TYPE_QUERY
+                    model=model.name,
+                    texts=[query.text],
+                    input_type=embedder_pb.INPUT_TYPE_QUERY,
+                    truncation=(
+                        embedder_pb.TRUNCATION_END
+                        if query.truncate
+                        else embedder_pb.TRUNCATION_REJECT
+                    ),
                 ),
                 replaceable=True,
             )
