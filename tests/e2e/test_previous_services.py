@@ -100,11 +100,11 @@ class Gateways:
         async with running(service_beside(self.stack, name, path=path, **settings)) as address:
             yield address
 
-    def strangers_token(self) -> str:
+    def strangers_token(self, service: str) -> str:
         """Return an identity that another gateway signed."""
         private = self._folder / "stranger.key"
         write_key_pair(private, self._folder / "stranger.pem")
-        return Signer(private, SigningSettings()).token(Identity("bees", "a stranger"))
+        return Signer(private, SigningSettings()).token(Identity("bees", "a stranger"), service)
 
 
 @pytest.fixture
@@ -213,7 +213,7 @@ async def test_a_service_from_before_serves_the_present_gateway_and_nobody_else(
         stub_of, method, request = DIRECT[name]
         async with grpc.aio.insecure_channel(address) as channel:
             call = getattr(stub_of(channel), method)
-            stranger = [(IDENTITY_KEY, gateways.strangers_token())]
+            stranger = [(IDENTITY_KEY, gateways.strangers_token(name))]
             for metadata in ([], stranger):
                 assert await refusal(call(request, metadata=metadata)) == UNKNOWN
 
