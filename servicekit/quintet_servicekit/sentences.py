@@ -13,16 +13,21 @@ _ABBREVIATIONS = frozenset(
 
 _BREAK = re.compile(
     r"""
-    # A stop, closing marks, then space. Possessive, and begun only at a run's first
-    # stop: a long line of dots would otherwise take quadratic time.
-    (?P<stop>(?<![.!?…])[.!?…]++[)\]"'”’»]*+)(?=\s)
-    | (?P<cjk>[。！？]+[」』”’）]*)           # CJK stops need no space
-    # a blank line, or the start of a list item, a heading or a table's row
-    | (?P<line>\n[^\S\n]*(?:\n\s*|(?=[-*+•‣]\s|\d{1,3}[.)]\s|\#{1,6}\s|\|)))
+    # One set of characters before anything else: what has none of them is skipped as fast
+    # as text can be read. Which one it was, what follows looks back for.
+    [.!?…。！？\n]
+    (?:
+        # A stop, closing marks, then space. Possessive, and begun only at a run's first
+        # stop: a long line of dots would otherwise take quadratic time.
+        (?P<stop>(?<=[.!?…])(?<![.!?…][.!?…])[.!?…]*+[)\]"'”’»]*+)(?=\s)
+        | (?P<cjk>(?<=[。！？])[。！？]*[」』”’）]*)       # CJK stops need no space
+        # a blank line, or the start of a list item, a heading or a table's row
+        | (?P<line>(?<=\n)[^\S\n]*(?:\n\s*|(?=[-*+•‣]\s|\d{1,3}[.)]\s|\#{1,6}\s|\|)))
+    )
     """,
     re.VERBOSE,
 )
-_LAST_WORD = re.compile(r"([^\W\d_]+(?:\.[^\W\d_]+)*)$")
+_LAST_WORD_REVERSED = re.compile(r"\n?([^\W\d_]+(?:\.[^\W\d_]+)*)")
 _LOWER_START = re.compile(r"\s+[\"'“‘(\[]*[a-zà-öø-ÿ]")
 
 
@@ -47,23 +52,25 @@ def sentence_spans(text: str) -> list[tuple[int, int]]:
 
 
 def _append(spans: list[tuple[int, int]], text: str, start: int, end: int) -> None:
-    piece = text[start:end]
-    stripped = piece.strip()
-    if stripped:
-        start += len(piece) - len(piece.lstrip())
-        spans.append((start, start + len(stripped)))
+    piece = text[start:end].lstrip()
+    start = end - len(piece)
+    piece = piece.rstrip()
+    if piece:
+        spans.append((start, start + len(piece)))
 
 
 def _ends_sentence(text: str, match: re.Match[str]) -> bool:
-    if match["stop"] != ".":
-        # "?" and "!" end one except inside a clause ("Yahoo! is").
-        return not _LOWER_START.match(text, match.end())
     if _LOWER_START.match(text, match.end()):
+        # "?" and "!" end a sentence except inside a clause ("Yahoo! is").
         return False
-    # No word that matters is longer than 20 characters; the bound keeps this linear.
-    word = _LAST_WORD.search(text[max(0, match.start() - 20) : match.start()])
+    if match[0] != ".":
+        return True
+    # No word that matters is longer than 20 characters; the bound keeps this linear. From
+    # its end on, where a search from its start would try each character in turn.
+    before = text[max(0, match.start() - 20) : match.start()][::-1]
+    word = _LAST_WORD_REVERSED.match(before)
     if word is None:
         return True
-    last = word[1]
+    last = word[1][::-1]
     is_initial = len(last) == 1 and last.isupper() and last != "I"
     return not (is_initial or "." in last or last.lower() in _ABBREVIATIONS)

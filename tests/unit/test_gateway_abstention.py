@@ -17,6 +17,7 @@ from quintet_gateway.catalog import EmbeddingModel
 from quintet_gateway.chain import Chain
 from quintet_gateway.freshness import Need
 from quintet_gateway.question import Question
+from quintet_gateway.reader import Reader
 from quintet_gateway.support import Evidence
 
 TEXT = "The bridge over the Tay was opened in 1966. It is made of concrete and steel."
@@ -74,7 +75,7 @@ class Unsupported(BrokenChain):
 async def events_of(chain: BrokenChain, **fields: Any) -> list[pb.AskStreamResponse]:
     request = pb.AskRequest(collection="notes", **fields)
     question = Question(request, BIG, (), EmbeddingModel(MODEL, "r"), Need(), LIMITS, TEMPLATE)
-    events = Answerer(SERVICES).events(cast(Chain, chain), question, [hit(0.05)])
+    events = Answerer(SERVICES, Reader(0)).events(cast(Chain, chain), question, [hit(0.05)])
     return [event async for event in events]
 
 

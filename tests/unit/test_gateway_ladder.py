@@ -14,6 +14,7 @@ from quintet_gateway.catalog import EmbeddingModel
 from quintet_gateway.chain import Chain
 from quintet_gateway.freshness import Need
 from quintet_gateway.question import Question
+from quintet_gateway.reader import Reader
 from quintet_servicekit.errors import Reason, ServiceError
 
 HIT = retriever_pb.Hit(document_id="bees", text="Bees make honey.")
@@ -38,7 +39,9 @@ async def answered_by(chain: BrokenChain) -> str:
         LIMITS,
         TEMPLATE,
     )
-    events = [it async for it in Answerer(SERVICES).events(cast(Chain, chain), question, [HIT])]
+    events = [
+        it async for it in Answerer(SERVICES, Reader(0)).events(cast(Chain, chain), question, [HIT])
+    ]
     return events[-1].completed.model
 
 

@@ -23,6 +23,7 @@ from quintet_gateway.chain import Chain
 from quintet_gateway.freshness import Need
 from quintet_gateway.generators import Generators
 from quintet_gateway.question import Question
+from quintet_gateway.reader import Reader
 from quintet_gateway.routing.difficulty import ease
 from quintet_gateway.routing.policy import Routing
 from quintet_gateway.routing.route import Route
@@ -70,7 +71,9 @@ async def answered(question: str, threshold: float, chain: BrokenChain) -> pb.Co
         TEMPLATE,
         Route(EXTRACTIVE, BIG, threshold),
     )
-    events = [it async for it in Answerer(SERVICES).events(cast(Chain, chain), asked, HITS)]
+    events = [
+        it async for it in Answerer(SERVICES, Reader(0)).events(cast(Chain, chain), asked, HITS)
+    ]
     return events[-1].completed
 
 

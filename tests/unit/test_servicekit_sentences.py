@@ -1,3 +1,5 @@
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -37,3 +39,39 @@ def test_sentences_hold_all_but_white_space_and_never_overlap(text: str) -> None
     assert all(text[s:e] == text[s:e].strip() != "" for s, e in spans)
     held = "".join(text[s:e] for s, e in spans)
     assert "".join(held.split()) == "".join(text.split())
+
+
+BREAK = re.compile(
+    r"""(?P<stop>(?<![.!?…])[.!?…]++[)\]"'”’»]*+)(?=\s) | (?P<cjk>[。！？]+[」』”’）]*)
+    | (?P<line>\n[^\S\n]*(?:\n\s*|(?=[-*+•‣]\s|\d{1,3}[.)]\s|\#{1,6}\s|\|)))""",
+    re.VERBOSE,
+)
+"""Where a sentence may end, said plainly."""
+WORD_BEFORE = re.compile(r"([^\W\d_]+(?:\.[^\W\d_]+)*)$")
+
+
+def plainly_split(text: str) -> list[str]:
+    found, start = [], 0
+    for match in BREAK.finditer(text):
+        if match["stop"]:
+            word = WORD_BEFORE.search(text[max(0, match.start() - 20) : match.start()])
+            last = word[1] if word else ""
+            initial = len(last) == 1 and last.isupper() and last != "I"
+            goes_on = initial or "." in last or last.lower() in ("dr", "etc")
+            if re.match(r"\s+[\"'“‘(\[]*[a-zà-öø-ÿ]", text[match.end() :]) or (
+                match["stop"] == "." and goes_on
+            ):
+                continue
+        found.append(text[start : match.start() if match["line"] else match.end()])
+        start = match.end()
+    return [it.strip() for it in (*found, text[start:]) if it.strip()]
+
+
+@given(
+    st.lists(
+        st.sampled_from([*'aAI1.!?…。！ \n\t"”」)-*#|é', "Dr", "etc", "U.S", ". ", ".\n", "1. "]),
+        max_size=40,
+    ).map("".join)
+)
+def test_text_is_split_as_it_is_said_plainly(text: str) -> None:
+    assert split(text) == plainly_split(text)

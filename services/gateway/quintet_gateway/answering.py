@@ -18,6 +18,7 @@ from quintet_gateway.clients import Services
 from quintet_gateway.generators import is_extractive
 from quintet_gateway.prompt_context import Context, Given
 from quintet_gateway.question import Question
+from quintet_gateway.reader import Reader
 from quintet_gateway.remote_loads import RemoteLoads
 from quintet_gateway.support import Evidence
 from quintet_servicekit.errors import ServiceError
@@ -26,9 +27,10 @@ from quintet_servicekit.errors import ServiceError
 class Answerer:
     """Answers questions whose passages have been found."""
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, reader: Reader) -> None:
         self._services = services
-        self._context = Context(services)
+        self._reader = reader
+        self._context = Context(services, reader)
 
     async def events(
         self,
@@ -54,7 +56,9 @@ class Answerer:
         yield pb.AskStreamResponse(passages_found=pb.PassagesFound(passages=passages))
 
         limits = question.limits
-        evidence = Evidence([it.text.text for it in given], [it.title for it in given])
+        evidence = Evidence(
+            [it.text.text for it in given], [it.title for it in given], self._reader.sentences
+        )
         abstention = _judged(question, hits, evidence)
         if abstention is not None and abstention.abstained:
             for told in _abstained(question, abstention, routing):

@@ -46,6 +46,7 @@ from quintet_gateway.links.servicer import LinkServicer
 from quintet_gateway.near import NearQuestions
 from quintet_gateway.overlap import Overlap
 from quintet_gateway.question import AskLimits, Questions
+from quintet_gateway.reader import Reader
 from quintet_gateway.records.opening import Records, open_records
 from quintet_gateway.records.recorder import Recorder
 from quintet_gateway.records.servicer import SERVICE as EXPLAIN_SERVICE
@@ -295,7 +296,7 @@ def _servicer(
         searcher,
         refiner,
         expander,
-        Answerer(services),
+        Answerer(services, Reader(settings.reading_bytes)),
         freshness,
         kept,
         near,

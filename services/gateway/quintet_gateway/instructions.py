@@ -48,13 +48,6 @@ _AT_START = (
     r"(?:hey |dear |hi )?(?:ai|assistant|chatbot|chatgpt|claude|gpt|bot|model)\s?[:,]",
     r"(?:system|user|assistant|human)\s?:\s",
     r"#{1,4}\s*(?:instruction|system|response)s?\s*:",
-    # Orders about the answer, and not what a letter says of its answer.
-    r"(?!(?:i|i'm|we|you|he|she|they|it|this|that|these|those|the|an?|our|my|thanks?|looking|awaiting"
-    r"|hop(?:e|ing)|regarding|further|if|when|as|after|for)\b)[^\n]{0,300}?\b(?:in|to|into|of|with|at"
-    r"|within|throughout|from|on|alter|modify|edit|change|format|reword|rephrase|encode|encrypt"
-    r"|scramble|rewrite|make|write|provide|present|deliver|craft|anagram)\b"
-    rf"[^.!?]{{0,25}}\byour (?:\w+ ){{0,2}}{_ANSWER}\b",
-    rf"(?:please |kindly |now )*(?!(?:for|to|in|with|and|on|of)\b)\w+ your (?:\w+ )?{_ANSWER}\b",
     r"replace (?:every|each|all|vowels|consonants|letters|words)\b",
     # Orders to write.
     r"(?:please |kindly |now |then )*(?:write|compose|draft|create|develop|generate|design"
@@ -63,6 +56,17 @@ _AT_START = (
     r"|blog post|press release|introduction for)\b",
     r"(?:please |kindly |now )*translate (?:the following|this|\S{0,2}['\"“‘])",
     r"(?:can|could|would|will) you (?:please |kindly )?(?:show me|write|explain|describe)\b",
+)
+_ABOUT_THE_ANSWER = (
+    # Orders about the answer, and not what a letter says of its answer.
+    r"(?!(?:i|i'm|we|you|he|she|they|it|this|that|these|those|the|an?|our|my|thanks?|looking|awaiting"
+    r"|hop(?:e|ing)|regarding|further|if|when|as|after|for)\b)[^\n]{0,300}?\b(?:in|to|into|of|with|at"
+    r"|within|throughout|from|on|alter|modify|edit|change|format|reword|rephrase|encode|encrypt"
+    r"|scramble|rewrite|make|write|provide|present|deliver|craft|anagram)\b"
+    rf"[^.!?]{{0,25}}\byour (?:\w+ ){{0,2}}{_ANSWER}\b",
+    rf"(?:please |kindly |now )*(?!(?:for|to|in|with|and|on|of)\b)\w+ your (?:\w+ )?{_ANSWER}\b",
+)
+_CODE_TO_PUT_IN = (
     # Code that is to be put into an answer.
     rf"(?=[^.!?\n]*\b(?:following|subsequent|below) (?:\w+ ){{0,2}}{_CODE_NOUN}\b)"
     r"(?=[^.!?\n]*\byour (?:\w+ ){0,2}(?:code|codebase|solution|implementation|algorithm|program"
@@ -77,6 +81,12 @@ _AT_START = (
 _CHAT_FORMS = re.compile(r"<\|[a-z_]{2,20}\|>|\[/?inst\]|<</?sys>>")
 _INSTRUCTION = re.compile("|".join(_ANYWHERE))
 _BEGINNING = re.compile("|".join(_AT_START))
+FAR_AHEAD = (
+    (("your ",), re.compile("|".join(_ABOUT_THE_ANSWER))),
+    (("following ", "subsequent ", "below ", "given "), re.compile("|".join(_CODE_TO_PUT_IN))),
+)
+"""Beginnings that read on for long, each with what a match has one of: most sentences have
+none, and are spared them."""
 _WORD = re.compile(r"\w+")
 _LONGEST = 2_000
 """Characters of a sentence that are looked at."""
@@ -106,4 +116,7 @@ def _is_instruction(sentence: str) -> bool:
     plain = _LEAD.sub("", unicodedata.normalize("NFKC", visible(sentence)).lower())
     if _BEGINNING.match(plain) or _CHAT_FORMS.search(plain):
         return True
+    for needed, pattern in FAR_AHEAD:
+        if any(it in plain for it in needed) and pattern.match(plain):
+            return True
     return not _TRIGGERS.isdisjoint(_WORD.findall(plain)) and bool(_INSTRUCTION.search(plain))

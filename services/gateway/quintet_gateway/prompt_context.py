@@ -12,11 +12,11 @@ from quintet.retriever.v1 import retriever_service_pb2 as retriever_pb
 from quintet.tokenizer.v1 import tokenizer_service_pb2 as tokenizer_pb
 from quintet_gateway.chain import Chain
 from quintet_gateway.clients import Services
-from quintet_gateway.instructions import instruction_spans
 from quintet_gateway.near_duplicates import near_duplicates
 from quintet_gateway.packing import pack
 from quintet_gateway.passage_text import PassageText, Spans, given_of
 from quintet_gateway.question import Question
+from quintet_gateway.reader import Reader
 from quintet_servicekit.errors import Reason, ServiceError
 from quintet_servicekit.invisible import visible
 from quintet_servicekit.token_estimate import estimate_tokens
@@ -24,26 +24,25 @@ from quintet_servicekit.token_estimate import estimate_tokens
 
 @dataclass(frozen=True)
 class Given:
-    """A passage that the generator is given."""
+    """A passage that the generator is given; `title` is its document's."""
 
     hit: retriever_pb.Hit
+    title: str
     text: PassageText
     instructions: Spans
     withheld: bool
 
     @classmethod
-    def of(cls, hit: retriever_pb.Hit, *, withhold: bool) -> Given:
-        """Return what is given of a hit; `withhold` its instructions."""
-        instructions = instruction_spans(hit.text)
-        text = given_of(hit.text, instructions if withhold else ())
-        return cls(hit, text, instructions, withhold)
-
-    @property
-    def title(self) -> str:
-        """Its document's title, as the generator is given it: none that reads like an
-        instruction where those are withheld."""
-        title = visible(self.hit.title)
-        return "" if self.withheld and instruction_spans(title) else title
+    def of(cls, hit: retriever_pb.Hit, reader: Reader, *, withhold: bool) -> Given:
+        """Return what is given of a hit; `withhold` its instructions, and a title that reads
+        like one."""
+        text, title = hit.text, visible(hit.title)
+        instructions = reader.instructions(text)
+        if withhold and reader.instructions(title):
+            title = ""
+        return cls(
+            hit, title, given_of(text, instructions if withhold else ()), instructions, withhold
+        )
 
     def citation(self, citation: generator_pb.Citation) -> pb.Citation:
         """Return a citation of it with the document's characters."""
@@ -74,8 +73,9 @@ class Given:
 class Context:
     """Chooses what the generator is given."""
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, reader: Reader) -> None:
         self._services = services
+        self._reader = reader
 
     async def chosen(
         self, chain: Chain, question: Question, hits: Sequence[retriever_pb.Hit]
@@ -86,12 +86,14 @@ class Context:
         Raises `ServiceError` as the tokenizer does.
         """
         limits = question.limits
-        found = [Given.of(hit, withhold=limits.withhold_instructions) for hit in hits]
+        found = [Given.of(hit, self._reader, withhold=limits.withhold_instructions) for hit in hits]
         if not any(it.text.text.strip() for it in found):
             # All of them read like instructions, and an answer needs passages.
-            found = [Given.of(hit, withhold=False) for hit in hits]
+            found = [Given.of(hit, self._reader, withhold=False) for hit in hits]
         empty = {index for index, it in enumerate(found) if not it.text.text.strip()}
-        repeats = near_duplicates([it.text.text for it in found], limits.duplicate_similarity)
+        repeats = near_duplicates(
+            [it.text.text for it in found], limits.duplicate_similarity, self._reader.shingles
+        )
         question_tokens, *sizes = await self._counts(
             chain,
             question.generator.tokenizer,

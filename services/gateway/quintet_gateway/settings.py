@@ -210,6 +210,10 @@ class Settings(PostgresSettings):
     abstain_below: float = Field(0.2, ge=0, le=1)
     """Likelihood that the passages hold an answer below which the answer is that the
     documents don't say; 0 for never. Fitted for questions in English."""
+    reading_bytes: int = Field(16 * 1024**2, ge=0, le=1024**3)
+    """Bytes in which it is remembered what was found in passages (instructions, sentences,
+    shingles), so that one which is found again is not read again; 0 for nothing. A chunk of
+    128 tokens takes about 5 KB of it. It cannot be outdated: it depends on the text alone."""
     withhold_instructions: bool = True
     """Whether sentences of passages that read like instructions to a model are kept from
     it. They are flagged in the response either way."""

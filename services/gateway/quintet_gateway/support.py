@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from quintet_servicekit.sentences import sentence_spans
 from quintet_servicekit.words import STOP_WORDS, WORD, stem, stems
@@ -55,21 +56,34 @@ class Coverage:
     missing_names: float
 
 
+class Sentences(NamedTuple):
+    """A text's sentences, and the stems of each one's words, each stem once."""
+
+    spans: tuple[tuple[int, int], ...]
+    words: tuple[tuple[str, ...], ...]
+
+
+def sentences(text: str) -> Sentences:
+    """Return the sentences of a text."""
+    spans = tuple(sentence_spans(text))
+    return Sentences(spans, tuple(tuple(set(stems(text[start:end]))) for start, end in spans))
+
+
 class Evidence:
-    """The sentences of the passages that an answer is made from.
+    """The sentences of the passages that an answer is made from, read by `read`.
 
     A passage's title counts as what it holds, and supports nothing.
     """
 
-    def __init__(self, passages: Sequence[str], titles: Sequence[str] = ()) -> None:
-        self._places = [
-            (index, start, end)
-            for index, text in enumerate(passages)
-            for start, end in sentence_spans(text)
-        ]
-        self._words = [
-            frozenset(stems(passages[index][start:end])) for index, start, end in self._places
-        ]
+    def __init__(
+        self,
+        passages: Sequence[str],
+        titles: Sequence[str] = (),
+        read: Callable[[str], Sentences] = sentences,
+    ) -> None:
+        found = [read(text) for text in passages]
+        self._places = [(index, *span) for index, it in enumerate(found) for span in it.spans]
+        self._words = [frozenset(words) for it in found for words in it.words]
         by_passage = [set(stems(title)) for title in titles or [""] * len(passages)]
         for (index, _, _), words in zip(self._places, self._words, strict=True):
             by_passage[index] |= words
