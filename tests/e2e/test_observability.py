@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import urlparse
 
 import grpc
+import psycopg
 import pytest
 from support.gateway import gateway_stub, new_collection
 from support.prometheus import (
@@ -155,6 +156,33 @@ def test_prometheus_understands_every_query_of_the_runbook(watched: Monitoring) 
     assert len(queries) > 20
     for query in queries:
         watched.query(query)
+
+
+async def test_what_the_runbook_looks_for_in_the_database_is_there(stack: TestStack) -> None:
+    statements = re.findall(r"""^\$ db (["'])(.+)\1$""", RUNBOOK.read_text(), re.M)
+    assert len(statements) >= 5
+    async with await psycopg.AsyncConnection.connect(stack.database_url) as connection:
+        for _, statement in statements:
+            await (await connection.execute(statement.encode())).fetchall()
+
+
+def test_what_the_runbook_looks_for_in_logs_is_logged() -> None:
+    text = RUNBOOK.read_text()
+    assert not re.search(r"^\$ k logs deployment/", text, re.M), "that is of one replica alone"
+    searched = re.compile(r"""^\$ logs \w+ \d+m \| grep (?:-E )?'?([^'\n]+?)'? \|""", re.M)
+    patterns = searched.findall(text)
+    assert len(patterns) > 8
+    event = re.compile(r"""\.(?:info|warning|error)\)?\(\s*"([^"]+)\"""")
+    root = RUNBOOK.parents[1]
+    sources = [it for it in root.rglob("quintet_*/**/*.py") if ".venv" not in it.parts]
+    events = {name for it in sources for name in event.findall(it.read_text())}
+    for pattern in patterns:
+        named = re.fullmatch(r'"event": "(\w+)"', pattern)
+        if named:
+            assert named[1] in events
+        elif '"' not in pattern:  # the others are fields, with their values
+            for word in pattern.split("|"):
+                assert any(word in name for name in events), word
 
 
 @needs_promtool
