@@ -258,7 +258,14 @@ async def test_what_is_quoted_must_appear_in_a_row(stub: Stub, name: str) -> Non
         document("none", ["long life"]),
     )
     assert set(ids(await search(stub, name, "queen bee"))) == {"row", "apart"}
-    for quoted in ('"queen bee"', "“Queen bees” long", 'long "queen" "bee lives"'):
+    for quoted in (
+        '"queen bee"',
+        "“Queen bees” long",
+        'long "queen" "bee lives"',
+        "„queen bee“ and „bee lives“",
+        "„queen bee” long",
+        "«\u00a0queen bee\u00a0»",
+    ):
         assert ids(await search(stub, name, quoted)) == ["row"]
         assert ids(await search(stub, name, quoted, vector=packed([0, 1]))) == ["row"]
     dense = await search(

@@ -37,7 +37,8 @@ are not served any more."""
 RERANKED_TOKENS = 512
 """Tokens of a hit that a reranker reads at most."""
 
-_UNQUOTED = str.maketrans(dict.fromkeys('"“”', " "))
+_UNQUOTED = str.maketrans(dict.fromkeys('"“”„«»', " "))
+"""All that the retriever takes for double quotes."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from quintet_retriever.tables import Tables
 MAX_PHRASES = 16
 """Phrases of a query that must appear; the words of more count as words."""
 
-_PHRASE = re.compile('"([^"]+)"|“([^”]+)”')
+_PHRASE = re.compile('"([^"]+)"|“([^”]+)”|„([^“”]+)[“”]|«([^»]+)»')
 
 # One row: the query's words with their weights, NULL where it has none. A word that was
 # in no chunk when they were counted weighs most.
@@ -107,6 +107,6 @@ class QueryParts:
 
 
 def phrases(text: str) -> list[str]:
-    """Return what stands in double quotes, straight or curly."""
-    found = [straight or curly for straight, curly in _PHRASE.findall(text)]
+    """Return what stands in double quotes: straight, English, German or French."""
+    found = ["".join(groups) for groups in _PHRASE.findall(text)]
     return found[:MAX_PHRASES]
