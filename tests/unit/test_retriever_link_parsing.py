@@ -126,6 +126,50 @@ def test_cells_of_one_row_are_told_apart() -> None:
     (place,) = found["x"].occurrences
     assert place.start == content.index("| [[x]]") + 2
     assert found["y"].count == 2 and found["y"].occurrences[0].label == "why"
+    escaped, plain = found["y"].occurrences
+    assert content[escaped.start : escaped.end] == "[[y\\|why]]"
+    assert content[plain.start : plain.end] == "[[y]]"
+
+
+PIECES = st.sampled_from(
+    [
+        *"a é̂ 日本語 👩‍👩‍👧 a\u0301 \u200b \u00a0 \ufeff **b** &amp; \\[ <b>h</b> #tag | `c`".split(
+            " "
+        ),
+        "\t",
+        "\u00a0\n",
+        "\n",
+        "\n\t",
+        "\n\n",
+        "\n\n- ",
+        "\n\n> ",
+        "\n\n1.\t",
+        "\n\n# ",
+        "\n  - > ",
+        "\n===\n\n",
+        "\n\n| ",
+        "[[LINK]]",
+        "![[LINK#h]]",
+        "[[LINK|la bel]]",
+        "[la `b` el](LINK.md)",
+    ]
+)
+
+
+@settings(deadline=None)
+@given(st.lists(PIECES, max_size=30), st.sampled_from(["\n", "\r\n"]))
+def test_each_place_is_that_of_the_very_link(pieces: list[str], line_end: str) -> None:
+    parts = [it.replace("LINK", f"t{number}") for number, it in enumerate(pieces)]
+    content = " ".join(parts).replace("\n", line_end)
+    for link in read(content).links:
+        (place,) = link.occurrences
+        name = link.target.removesuffix(".md")
+        (written,) = (
+            it
+            for it in parts
+            if f"{name}]" in it or f"{name}." in it or f"{name}#" in it or f"{name}|" in it
+        )
+        assert content[place.start : place.end] == written
 
 
 def test_each_place_is_kept_with_its_sentence_up_to_a_bound() -> None:

@@ -211,27 +211,64 @@ class _Lines:
 
     def place_of(self, lines: Sequence[int], text: str) -> _Place:
         """Return how characters of a block's text, on `lines`, map to the document's."""
-        offsets = []
-        for number, line in enumerate(text.split("\n"), start=lines[0]):
-            if number >= len(self._starts):
-                number = len(self._starts) - 1
+        texts = text.split("\n")
+        found = []
+        for number, line in enumerate(texts, start=self._first_of(lines, texts)):
+            number = min(number, len(self._starts) - 1)
             start = self._cursor if number == self._line else self._starts[number]
             end = self._ends[number]
-            at = self._content.find(line, start, end)
-            if at < 0:
-                # A row's escaped bar or an expanded tab: as near as can be told.
-                at = start
-            self._line, self._cursor = number, min(end, at + len(line))
-            offsets.append((at, end))
-        return _Place(text, offsets)
+            place = self._line_at(line, start, end)
+            self._line, self._cursor = number, min(end, place.of(len(line)))
+            found.append(place)
+        return _Place(text, found)
+
+    def _first_of(self, lines: Sequence[int], texts: Sequence[str]) -> int:
+        """Return the line that a block's text begins on: lines of nothing but, say, a
+        no-break space are the block's, and not in its text."""
+        numbers, words = range(lines[0], lines[1] - len(texts) + 1), texts[0].strip()
+        if len(numbers) > 1 and words:
+            for number in numbers:
+                if self._content.find(words, self._starts[number], self._ends[number]) >= 0:
+                    return number
+        return lines[0]
+
+    def _line_at(self, line: str, start: int, end: int) -> _Line:
+        if "|" in line:
+            # In a cell of a table each bar has its backslash. Sought first, as what stands
+            # there is found at once.
+            at = self._content.find(line.replace("|", "\\|"), start, end)
+            if at >= 0:
+                return _Line(line, at, end, escaped=True)
+        at = self._content.find(line, start, end)
+        if at >= 0:
+            return _Line(line, at, end)
+        # A tab at the beginning may have become spaces.
+        bare = line.lstrip()
+        at = self._content.find(bare, start, end)
+        return _Line(line, start if at < 0 else at - (len(line) - len(bare)), end)
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """Where a line of a block's text stands in the document: its characters from `at` on,
+    none after `end`; where it is `escaped`, a backslash before each bar."""
+
+    text: str
+    at: int
+    end: int
+    escaped: bool = False
+
+    def of(self, column: int) -> int:
+        escapes = self.text.count("|", 0, column) if self.escaped else 0
+        return min(self.at + column + escapes, self.end)
 
 
 class _Place:
     """Maps characters of a block's text to the document's."""
 
-    def __init__(self, text: str, offsets: Sequence[tuple[int, int]]) -> None:
+    def __init__(self, text: str, lines: Sequence[_Line]) -> None:
         self._text = text
-        self._offsets = offsets
+        self._lines = lines
 
     def __call__(self, first: int, last: int) -> tuple[int, int]:
         """Return where characters `first` to `last` of the text stand."""
@@ -240,6 +277,4 @@ class _Place:
 
     def _of(self, position: int) -> int:
         line = self._text.count("\n", 0, position)
-        column = position - (self._text.rfind("\n", 0, position) + 1)
-        at, end = self._offsets[line]
-        return min(at + column, end)
+        return self._lines[line].of(position - (self._text.rfind("\n", 0, position) + 1))
