@@ -182,6 +182,8 @@ def test_a_changed_file_holds_and_one_that_cannot_be_used_changes_nothing(tmp_pa
         ("keys: {}", "keys: Extra inputs"),
         ("tenant: {requests: [{limit: 0, seconds: 1}]}", "tenant.requests.0.limit"),
         ("key: {tokens: [{limit: 1, seconds: 9}, {limit: 2, seconds: 9}]}", "the same seconds"),
+        ("tenants: {Acme: {budget: {day: 1}}}", "no tenant can have this name"),
+        ("key: {streams: 1}\nkey: {}", "'key' stands there twice"),
     ],
 )
 def test_a_bad_file_is_refused_with_where_and_why(tmp_path: Path, text: str, fault: str) -> None:

@@ -94,6 +94,19 @@ def test_a_models_own_price_goes_before_the_price_of_any(tmp_path: Path) -> None
             "two prices of retriever '*' are valid on 2026-02-02",
         ),
         ("currency: [", "is not YAML"),
+        ("currency: USD\nprices: []\nprices: []", "'prices' stands there twice"),
+        (
+            "currency: USD\nprices: [{hop: retriever, hop: embedder}]",
+            "'hop' stands there twice",
+        ),
+        (
+            "currency: USD\nprices: [{hop: retriever, input_per_million: .nan}]",
+            "prices.0.input_per_million: Input should be a valid integer",
+        ),
+        (
+            "currency: USD\nprices: [{hop: retriever, input_per_million: 1000000000001}]",
+            "prices.0.input_per_million: Input should be less than or equal to 1000000000000",
+        ),
         ("", "the whole: Input should be"),
     ],
 )

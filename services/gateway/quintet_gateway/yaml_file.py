@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -15,10 +15,30 @@ class FileError(ValueError):
     """A file that cannot be used; says which, where it is wrong and how."""
 
 
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # it has no types
+    """Refuses a key that stands twice in one mapping, of which YAML's own takes the last:
+    half of a policy would be gone unseen."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> Any:
+        seen = set[str]()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise yaml.MarkedYAMLError(
+                        problem=f"{key.value!r} stands there twice", problem_mark=key.start_mark
+                    )
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def read(path: Path, model: type[Content]) -> Content:
     """Return what a file says, as the model has it. Raises `FileError`."""
     try:
-        return model.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        loader = _Loader(path.read_text(encoding="utf-8"))
+        try:
+            return model.model_validate(loader.get_single_data())
+        finally:
+            loader.dispose()
     except OSError as error:
         raise FileError(f"{path} cannot be read: {error.strerror}") from error
     except ValidationError as error:

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import hashlib
 from datetime import date
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from quintet_gateway.admission.budget import Budget, BudgetPolicy
 from quintet_gateway.admission.demand import Places, Window
 from quintet_gateway.routing.policy import Answering, Routing, Shares
-from quintet_servicekit.identity import Identity
+from quintet_servicekit.identity import Identity, is_tenant
 
 Scope = Literal["everybody", "tenant", "key"]
 Unit = Literal["requests", "tokens"]
+
+
+def _tenant(name: str) -> str:
+    if not is_tenant(name):
+        raise ValueError("no tenant can have this name")
+    return name
+
+
+TenantName = Annotated[str, AfterValidator(_tenant)]
+"""A name that a tenant can have: limits of any other would hold for nobody."""
 LONGEST_SECONDS = 31 * 86_400
 
 
@@ -65,7 +75,7 @@ class Policy(_Model):
     routing: Routing | None = None
     templates: Shares = {}
     budget: BudgetPolicy = BudgetPolicy()
-    tenants: dict[str, TenantPolicy] = {}
+    tenants: dict[TenantName, TenantPolicy] = {}
 
     def of(self, identity: Identity) -> Applied:
         """Return what holds for a caller."""
