@@ -13,6 +13,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import pytest
@@ -20,6 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 from redis import Redis
+from support.cut_connection import proxy_to
 
 from quintet_gateway.admission.admission import Admission
 from quintet_gateway.admission.budget import Budget, BudgetPolicy
@@ -249,6 +251,27 @@ async def test_a_redis_that_is_killed_between_reserving_and_settling_loses_nothi
         back = await limiter.take(demand(5_000))
         assert (back.admitted, back.shared) == (True, True)
     await server.stop(running)
+
+
+async def test_a_reservation_whose_verdict_was_lost_on_its_way_holds_nothing_beyond_its_lease(
+    redis_url: str,
+) -> None:
+    server = urlsplit(redis_url).netloc.rpartition("@")[2]
+    async with proxy_to(server) as proxy, replica(redis_url) as other:
+        async with replica(redis_url.replace(server, proxy.address)) as cut_off:
+            assert (await cut_off.take(demand(1))).shared
+            proxy.hold_answers()
+            asked = demand(4_000, lease=3.0)
+            verdict = await cut_off.take(asked)
+            # It was made there, and nobody knows: here it is decided anew.
+            assert (verdict.admitted, verdict.shared) == (True, False)
+            assert spent(redis_url, budgets()[0]) == (0, 4_001)
+            proxy.cut()
+            cut_off.settle(asked, verdict, 0, 1_000)
+        async with asyncio.timeout(30):
+            while not (await other.take(demand(6_000))).admitted:  # noqa: ASYNC110 - a lease ends
+                await asyncio.sleep(0.05)
+    assert spent(redis_url, budgets()[0]) == (0, 6_001)
 
 
 @pytest.mark.parametrize("day", [date(2199, 3, 30), date(2199, 3, 31)])
