@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import TYPE_CHECKING, TypeVar
 
 import grpc
@@ -40,6 +41,9 @@ _SECONDS = Histogram(
     _LABELS,
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )
+
+# Children are looked up once: `labels` costs more than what it leads to.
+_handled, _seconds = cache(_HANDLED.labels), cache(_SECONDS.labels)
 
 NO_TLS = TlsSettings()
 
@@ -260,11 +264,10 @@ class Peer:
                 "rpc.system.name": "grpc",
                 "rpc.method": full_name,
                 attributes.DEADLINE_GIVEN: timeout,
+                **({} if self.breaker is None else {attributes.BREAKER_STATE: self.breaker.state}),
                 **self._server,
             },
         )
-        if self.breaker is not None:
-            span.set_attribute(attributes.BREAKER_STATE, self.breaker.state)
         carrier: dict[str, str] = {}
         if self._signer is not None:
             carrier[IDENTITY_KEY] = self._signer.token(current(), self.name)
@@ -295,9 +298,9 @@ class Peer:
             code = grpc.StatusCode.CANCELLED
             raise
         finally:
-            _HANDLED.labels(self._service, method, code.name).inc()
+            _handled(self._service, method, code.name).inc()
             spent = time.perf_counter() - began
-            _SECONDS.labels(self._service, method).observe(spent, telemetry.exemplar_of(span))
+            _seconds(self._service, method).observe(spent, telemetry.exemplar_of(span))
             left = timeout - spent if deadline is None else deadline.left
             span.set_attributes(
                 {

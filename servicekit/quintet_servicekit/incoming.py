@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from quintet_servicekit.errors import Reason, ServiceError
+from quintet_servicekit.patience import Patience
 
 Metadata = Iterable[tuple[str, str | bytes]]
 
@@ -52,43 +51,38 @@ def tolerant(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], An
     return parse
 
 
-async def only(requests: AsyncIterator[Any], seconds: float) -> Any:
+class Patiences:
+    """How long callers may be waited for; see `Bounds`."""
+
+    def __init__(self, bounds: Bounds) -> None:
+        self.first = Patience(bounds.first_seconds, "the request did not come in time")
+        self.next = Patience(
+            bounds.idle_seconds, "the next request of the stream did not come in time"
+        )
+        self.taken = Patience(bounds.taken_seconds, "the responses were not taken in time")
+
+
+async def only(requests: AsyncIterator[Any], patience: Patience) -> Any:
     """Return the request of a call that has one.
 
     gRPC itself would wait for it without end, and count the call as one under way.
     """
-    async with _in_time(seconds, "the request did not come in time"):
+    async with patience.bound():
         async for request in requests:
             return _checked(request)
     raise ServiceError(Reason.INVALID_FIELD, "the call was closed without a request")
 
 
-async def each(requests: AsyncIterator[Any], seconds: float) -> AsyncIterator[Any]:
+async def each(requests: AsyncIterator[Any], patience: Patience) -> AsyncIterator[Any]:
     """Yield the requests of a stream. Only while the service waits for the next one does
     its caller's time run."""
     iterator = aiter(requests)
     while True:
-        async with _in_time(seconds, "the next request of the stream did not come in time"):
+        async with patience.bound():
             request = await anext(iterator, None)
         if request is None:
             return
         yield _checked(request)
-
-
-def taken(seconds: float) -> AbstractAsyncContextManager[None]:
-    """Bound what is within, in which a response is handed over."""
-    return _in_time(seconds, "the responses were not taken in time")
-
-
-@asynccontextmanager
-async def _in_time(seconds: float, otherwise: str) -> AsyncIterator[None]:
-    try:
-        async with asyncio.timeout(seconds):
-            yield
-    except TimeoutError as error:
-        raise ServiceError(
-            Reason.DEADLINE_EXCEEDED, otherwise, metadata={"hop": "caller"}
-        ) from error
 
 
 def _checked(request: Any) -> Any:

@@ -26,7 +26,15 @@ from quintet_servicekit.errors import Reason, ServiceError
 from quintet_servicekit.fault_injection import FaultInjection
 from quintet_servicekit.gates import Authenticator, Guard
 from quintet_servicekit.identity import NOBODY, become
-from quintet_servicekit.incoming import Bounds, Metadata, check_size, each, only, taken, tolerant
+from quintet_servicekit.incoming import (
+    Bounds,
+    Metadata,
+    Patiences,
+    check_size,
+    each,
+    only,
+    tolerant,
+)
 from quintet_servicekit.priority import Priority, priority_now, priority_of
 from quintet_servicekit.tls import check_caller
 from quintet_servicekit.trailers import trailers_of
@@ -71,6 +79,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         self._authenticator = authenticator
         self._guard = guard
         self._bounds = bounds
+        self._patiences = Patiences(bounds)
         self._callers = frozenset(name.encode() for name in callers)
         self._faults = faults
         self._admission_of = admission_of
@@ -135,7 +144,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             if handler.response_streaming
             else grpc.stream_unary_rpc_method_handler
         )
-        many, bounds = bool(handler.request_streaming), self._bounds
+        many, patiences = bool(handler.request_streaming), self._patiences
         meters = CallMeters(method, self._tenants)
         behaviour: Any = (
             handler.unary_unary
@@ -152,8 +161,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
 
         async def read(requests: Any) -> Any:
             if many:
-                return each(requests, bounds.idle_seconds)
-            return await only(requests, bounds.first_seconds)
+                return each(requests, patiences.next)
+            return await only(requests, patiences.first)
 
         async def unary(requests: Any, context: Context) -> Any:
             call = _Call(method, meters, context)
@@ -188,7 +197,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
                     ):
                         async for response in responses:
                             place.answered()
-                            async with taken(bounds.taken_seconds):
+                            async with patiences.taken.bound():
                                 await context.write(response)
                     return
                 except asyncio.CancelledError as error:

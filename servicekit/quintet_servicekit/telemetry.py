@@ -6,13 +6,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import socket
 import socketserver
 import sys
 import threading
 import wsgiref.simple_server
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from functools import cache, partial
 from typing import Any, cast
 
@@ -102,7 +103,7 @@ def configure(name: str, settings: ServiceSettings) -> TracerProvider:
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             _add_trace_ids,
             structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
+            structlog.processors.JSONRenderer(_json),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.WriteLoggerFactory(sys.stderr),
@@ -131,6 +132,16 @@ def configure(name: str, settings: ServiceSettings) -> TracerProvider:
         provider.add_span_processor(SpanExport(exporter))
     trace.set_tracer_provider(provider)
     return provider
+
+
+def _json(event: Any, *, default: Callable[[Any], Any]) -> str:
+    return _encoder(default).encode(event)
+
+
+@cache
+def _encoder(default: Callable[[Any], Any]) -> json.JSONEncoder:
+    """Return the encoder that `json.dumps` would make anew for each line."""
+    return json.JSONEncoder(default=default)
 
 
 def _add_trace_ids(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

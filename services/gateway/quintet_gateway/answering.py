@@ -104,7 +104,7 @@ class Answerer:
                 usage=usage,
                 dropped_sentences=text.dropped,
                 removed_loads=loads.removed if loads else 0,
-                prompt_hash=_hash_of(_prompt(question, question.generator, given)),
+                prompt_hash=_prompt_hash(question, given),
                 abstention=abstention,
                 template=question.template.name,
                 template_revision=completed.template_revision or completed.prompt_revision,
@@ -178,7 +178,7 @@ def _prompt(
     return generator_pb.GenerateRequest(
         model=model.name,
         question=question.text,
-        passages=[generator_pb.Passage(title=it.title, text=it.text.text) for it in given],
+        passages=_passages(given),
         template=question.template.name,
         max_tokens=request.max_tokens,
         temperature=request.temperature if request.HasField("temperature") else None,
@@ -187,10 +187,14 @@ def _prompt(
     )
 
 
-def _hash_of(prompt: generator_pb.GenerateRequest) -> str:
+def _passages(given: Sequence[Given]) -> list[generator_pb.Passage]:
+    return [generator_pb.Passage(title=it.title, text=it.text.text) for it in given]
+
+
+def _prompt_hash(question: Question, given: Sequence[Given]) -> str:
     """Return a digest of what a prompt says, whatever model is to read it."""
     said = generator_pb.GenerateRequest(
-        question=prompt.question, passages=prompt.passages, template=prompt.template
+        question=question.text, passages=_passages(given), template=question.template.name
     )
     return hashlib.sha256(said.SerializeToString(deterministic=True)).hexdigest()
 

@@ -54,6 +54,8 @@ class Plan:
         optional: Collection[str] = (),
     ) -> None:
         self._floors = dict(floors)
+        steps = list(floors)
+        self._later = {it: steps[place:] for place, it in enumerate(steps, start=1)}
         self._optional = frozenset(optional)
         self._latencies: OrderedDict[tuple[str, str], Latency] = OrderedDict()
         self._reply = reply_seconds
@@ -71,8 +73,12 @@ class Plan:
 
     def needed(self, method: str, model: str = "") -> float:
         """Return the seconds to keep free for a step, which `model` takes if models do."""
-        of_method = (self._latencies.get((method, it)) for it in {model, ""})
-        return max(self._floors[method], *(it.quantile for it in of_method if it), 0.0)
+        least = self._floors[method]
+        for known in ("", model) if model else ("",):
+            latency = self._latencies.get((method, known))
+            if latency is not None:
+                least = max(least, latency.quantile)
+        return least
 
     def share(
         self, method: str, remaining: float, model: str = "", *, replaceable: bool = False
@@ -102,9 +108,8 @@ class Plan:
         return remaining < self._needed_after(method, model) + self._reply
 
     def _needed_after(self, method: str, model: str) -> float:
-        steps = list(self._floors)
         # A call that is no step, such as a look at the collection, comes before all.
-        later = steps[steps.index(method) + 1 :] if method in steps else steps
+        later = self._later.get(method, self._floors)
         return sum(self.needed(it, model) for it in later if it not in self._optional)
 
     @staticmethod

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from functools import lru_cache
 
 from quintet.embedder.v1 import embedder_service_pb2 as embedder_pb
 from quintet.generator.v1 import generator_service_pb2 as generator_pb
@@ -53,7 +54,8 @@ class Catalog:
             "models",
             Codec(
                 generator_pb.ListModelsResponse.SerializeToString,
-                generator_pb.ListModelsResponse.FromString,
+                # Nobody changes it, so one object will do.
+                lru_cache(maxsize=2)(generator_pb.ListModelsResponse.FromString),
             ),
             # Served for as long again while it is asked for anew, so that no question
             # waits for it, and who asks seldom is not told of models long gone.
@@ -111,6 +113,10 @@ class Catalog:
         return Generators(await self._listed_generators())
 
     async def _listed_generators(self) -> generator_pb.ListModelsResponse:
+        fresh = self._generators.peek(_GENERATORS)
+        if fresh is not None:
+            self._last_listed = fresh.value
+            return fresh.value
         try:
             async with asyncio.timeout(None if self._last_listed is None else LIST_PATIENCE):
                 found = await self._generators.get_or_load(_GENERATORS, self._list_generators)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, contextmanager
+from functools import cache
 from typing import Any, TypeVar
 
 import grpc
@@ -204,10 +205,15 @@ class Chain:
 
 def _note_cache(hop: pb.Hop, response: Any) -> None:
     # Responses of services without a cache have no such field.
-    if "cache" in response.DESCRIPTOR.fields_by_name and response.HasField("cache"):
+    if _tells_of_cache(type(response)) and response.HasField("cache"):
         hop.cache.CopyFrom(response.cache)
         outcome = cache_pb.CacheOutcome.Name(response.cache.outcome)
         note_tier(response.cache.tier, outcome.removeprefix("CACHE_OUTCOME_").lower())
+
+
+@cache
+def _tells_of_cache(kind: Any) -> bool:
+    return "cache" in kind.DESCRIPTOR.fields_by_name
 
 
 def set_seconds(duration: duration_pb2.Duration, seconds: float) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Protocol
 
 from opentelemetry import trace
@@ -57,6 +57,12 @@ class AskLimits:
     abstain_below: float
     max_staleness_seconds: float
     refining: RefiningLimits
+
+
+@lru_cache(maxsize=4)
+def _deciding(limits: AskLimits) -> str:
+    """Return the limits that decide what is in an answer: all but how stale it may be."""
+    return repr(replace(limits, max_staleness_seconds=0.0))
 
 
 @dataclass(frozen=True)
@@ -151,8 +157,7 @@ class Question:
             request.refinement.SerializeToString(deterministic=True),
             request.linked_passages,
             repr(self.abstain_below),
-            # But for how stale they may be, all decide what is in an answer.
-            repr(replace(limits, max_staleness_seconds=0.0)),
+            _deciding(limits),
         )
 
     @property

@@ -131,7 +131,7 @@ def _normalised(vector: bytes) -> array[float] | None:
     length = math.hypot(*values)
     if not length or not math.isfinite(length):
         return None
-    return array("f", (value / length for value in values))
+    return array("f", [value / length for value in values])
 
 
 def _cosine(one: array[float], other: array[float]) -> float:

@@ -98,12 +98,13 @@ class Evidence:
         if not total:
             return Support(0.0, ())
         told = _numbers_and_names(sentence)
+        shared = [weights.keys() & words for words in self._words]
         covered: frozenset[str] = frozenset()
         sources: list[Source] = []
         for _ in range(_SOURCES):
             gains = [
-                math.fsum(weights[word] for word in weights.keys() & (words - covered))
-                for words in self._words
+                math.fsum(map(weights.__getitem__, words - covered)) if words else 0.0
+                for words in shared
             ]
             best = max(range(len(gains)), key=gains.__getitem__, default=None)
             if best is None or gains[best] < _LEAST_GAIN * total:
