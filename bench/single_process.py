@@ -27,11 +27,11 @@ from quintet_embedder.prepare import converted_folder
 from quintet_embedder.settings import Settings as EmbedderSettings
 from quintet_embedder.settings import model_folder
 from quintet_gateway.citations import Citer
-from quintet_gateway.instructions import instruction_spans
 from quintet_gateway.near_duplicates import near_duplicates
 from quintet_gateway.packing import pack
 from quintet_gateway.passage_text import given_of
 from quintet_gateway.question import searched_for
+from quintet_gateway.reader import Reader
 from quintet_gateway.settings import Settings as GatewaySettings
 from quintet_gateway.support import Evidence
 from quintet_generator.batch_messages import Start
@@ -66,17 +66,23 @@ class SingleProcess:
         self._generator = _Generator() if with_model else None
         self._limits = GatewaySettings()
         self._settings = GeneratorSettings()
+        # It need not read again what the gateway does not read again.
+        self._reader = Reader(self._limits.reading_bytes)
 
     def ask(self, question: str, max_tokens: int) -> Answer:
         """Return the answer from the best passages, with its citations."""
         hits = self._search(question, self._embedder(question), self._limits.default_passages)
         found = [
-            Passage(hit["title"], given_of(hit["text"], instruction_spans(hit["text"])).text)
+            Passage(
+                hit["title"], given_of(hit["text"], self._reader.instructions(hit["text"])).text
+            )
             for hit in hits
         ]
         count = self._generator.count if self._generator else self._embedder.count
         sizes = count([question, *(it.text for it in found)])[1:]
-        repeats = near_duplicates([it.text for it in found], self._limits.duplicate_similarity)
+        repeats = near_duplicates(
+            [it.text for it in found], self._limits.duplicate_similarity, self._reader.shingles
+        )
         kept = [found[index] for index in pack(sizes, self._limits.context_tokens, repeats)]
         query = Query("", question, tuple(kept), "answer", max_tokens)
         if self._generator is None:
@@ -85,7 +91,8 @@ class SingleProcess:
         else:
             chosen = evidence(query, self._settings.evidence_sentences)
             text = self._generator(question, chosen, max_tokens)
-        citer = Citer(Evidence([it.text for it in kept]), self._limits.min_citation_support)
+        evidence_of = Evidence([it.text for it in kept], read=self._reader.sentences)
+        citer = Citer(evidence_of, self._limits.min_citation_support)
         cited = [*citer.feed(text), *citer.finish()]
         return Answer(text, len(kept), sum(len(it.citations) for it in cited))
 

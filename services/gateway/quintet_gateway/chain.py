@@ -205,15 +205,15 @@ class Chain:
 
 def _note_cache(hop: pb.Hop, response: Any) -> None:
     # Responses of services without a cache have no such field.
-    if _tells_of_cache(type(response)) and response.HasField("cache"):
+    if _tells_of_cache(response.DESCRIPTOR) and response.HasField("cache"):
         hop.cache.CopyFrom(response.cache)
         outcome = cache_pb.CacheOutcome.Name(response.cache.outcome)
         note_tier(response.cache.tier, outcome.removeprefix("CACHE_OUTCOME_").lower())
 
 
 @cache
-def _tells_of_cache(kind: Any) -> bool:
-    return "cache" in kind.DESCRIPTOR.fields_by_name
+def _tells_of_cache(message: Any) -> bool:
+    return "cache" in message.fields_by_name
 
 
 def set_seconds(duration: duration_pb2.Duration, seconds: float) -> None:
