@@ -33,7 +33,7 @@ from quintet_servicekit import attributes
 from quintet_servicekit.cache import Flights, key_of
 from quintet_servicekit.cache.use import CacheUse, note_use
 from quintet_servicekit.cache_service import use_message
-from quintet_servicekit.consistency import encode_token
+from quintet_servicekit.consistency import Epoch, decode_token, encode_token
 from quintet_servicekit.errors import Reason, ServiceError
 
 SEMANTIC_STEP = "semantic look-up"
@@ -108,12 +108,14 @@ class Asker:
     ) -> AsyncGenerator[pb.AskStreamResponse]:
         """Yield the events of an answer that is not kept, together with all who wait for
         the same."""
-        key = self._flight(question)
-        if key is None:
+        epoch = self._shared_at(question, outdated)
+        if epoch is None:
             async with aclosing(self._work(chain, question, outdated)) as events:
                 async for event in events:
                     yield event
             return
+        key = self._flight(question, epoch)
+        question = replace(question, need=replace(question.need, promised=epoch))
         leads = False
 
         def work() -> AsyncGenerator[pb.AskStreamResponse]:
@@ -125,24 +127,30 @@ class Asker:
             async for event in events:
                 yield event if leads else _as_shared(event, question, chain)
 
-    def _flight(self, question: Question) -> str | None:
-        """Return the key under which callers share one stream; None for a question whose
-        answer they cannot share.
-
-        It names the epoch that the answer will be made at or after. Who asks after a
-        later write is known asks under another key, as does who wants another failure
-        or staleness passed over.
-        """
+    def _shared_at(self, question: Question, outdated: Outdated | None) -> Epoch | None:
+        """Return the epoch at or after which an answer will be made; None for a question
+        whose answer callers cannot share."""
         known = self._freshness.known(question.collection)
         if not question.may_be_kept or question.need.present or known is None:
             return None
-        epoch = max(known, question.need.epoch or known)
+        if outdated is not None:
+            # It is made from these hits, whatever was written since.
+            return decode_token(question.collection, outdated.found.token)
+        return max(known, question.need.epoch or known)
+
+    def _flight(self, question: Question, epoch: Epoch) -> str:
+        """Return the key under which callers share one stream.
+
+        Who asks after a later write is known asks under another key, as does who wants
+        another failure or staleness passed over, or no near question's answer.
+        """
         return key_of(
             question.key,
             epoch.collection,
             epoch.number,
             question.request.fail_if_degraded,
             str(question.max_staleness_seconds),
+            self._near.wanted(question.request),
         )
 
     async def _work(
@@ -238,16 +246,22 @@ class Asker:
         except ServiceError as error:
             if error.reason not in OUTDATED:
                 raise
+        return await self._near_or_found(chain, await self._looked_at_anew(chain, question))
+
+    async def _looked_at_anew(self, chain: Chain, question: Question) -> Question:
+        """Return the question with the embedding model that its collection has now."""
         self._catalog.forget(question.collection)
         anew = await self._questions.of(chain, question.request)
-        question = replace(question, embedding=anew.embedding)
-        return await self._near_or_found(chain, question)
+        return replace(question, embedding=anew.embedding)
 
     async def _near_or_found(
         self, chain: Chain, question: Question
     ) -> Served | tuple[Question, Found]:
         query = question.query(self._freshness.demand(question.collection, question.need))
         vector = await self._searcher.vector(chain, query)
+        if vector and vector.revision != question.embedding.revision:
+            # Its key, and its scope, are not those of an answer that this vector finds.
+            question = await self._looked_at_anew(chain, question)
         if vector and question.may_be_kept and self._near.wanted(question.request):
             served = await self._near_answer(chain, question, vector)
             if served is not None:

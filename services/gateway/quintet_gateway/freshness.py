@@ -12,10 +12,15 @@ from quintet_servicekit.epochs import EpochWatch, Mark
 @dataclass(frozen=True, slots=True)
 class Need:
     """How fresh a request wants to be: as the database is now (`present`), at least as
-    `epoch`, or as fresh as is known here (neither)."""
+    `epoch`, or as fresh as is known here (neither).
+
+    `promised` is an epoch that others who share its answer count on, whatever is still
+    known here when it is made.
+    """
 
     present: bool = False
     epoch: Epoch | None = None
+    promised: Epoch | None = None
 
     @property
     def weak(self) -> bool:
@@ -56,7 +61,8 @@ class Freshness:
         behind ours."""
         if need.present:
             return retriever_pb.Consistency(fully_consistent=True)
-        least = max(filter(None, (need.epoch, self.known(collection))), default=None)
+        known = self.known(collection)
+        least = max(filter(None, (need.epoch, need.promised, known)), default=None)
         if least is None:
             return retriever_pb.Consistency(minimize_latency=True)
         return retriever_pb.Consistency(at_least_as_fresh=encode_token(collection, least))

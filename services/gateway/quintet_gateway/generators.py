@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from quintet.generator.v1 import generator_service_pb2 as generator_pb
+from quintet_servicekit.cache import key_of
 from quintet_servicekit.errors import Reason, ServiceError
 
 EXTRACTIVE = "extractive"
@@ -55,6 +56,12 @@ class Generators:
             f"there is no template {name[:200]!r}",
             metadata={"template": name[:200], "known": ",".join(it.name for it in templates)},
         )
+
+
+def key_of_model(model: generator_pb.Model) -> str:
+    """Return the key of all of a model that decides its answers: what it is, and how many of
+    whose tokens its passages may have."""
+    return key_of(model.name, model.revision, model.context_tokens, model.tokenizer)
 
 
 def is_extractive(model: generator_pb.Model) -> bool:

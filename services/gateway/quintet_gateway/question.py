@@ -19,7 +19,7 @@ from quintet_gateway.catalog import Catalog, EmbeddingModel
 from quintet_gateway.chain import Chain
 from quintet_gateway.conversation import standalone
 from quintet_gateway.freshness import Freshness, Need
-from quintet_gateway.generators import Template, is_extractive
+from quintet_gateway.generators import Template, is_extractive, key_of_model
 from quintet_gateway.refining import RefiningLimits, candidates
 from quintet_gateway.routing.policy import Answering
 from quintet_gateway.routing.route import Route
@@ -141,8 +141,7 @@ class Question:
             request.collection,
             self.embedding.name,
             self.embedding.revision,
-            self.generator.name,
-            self.generator.revision,
+            key_of_model(self.generator),
             self.route.key if self.route else "",
             self.template.name,
             self.template.revision,

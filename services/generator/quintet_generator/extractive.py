@@ -36,6 +36,12 @@ an answer; three sentences whatever their score would be 94 %."""
 
 _TOKEN = re.compile(r"\w+|[^\w\s]")
 
+DECIDING = {
+    "quintet_generator": ("relevance", "answer_types", "extractive", "stops"),
+    "quintet_servicekit": ("words", "sentences"),
+}
+"""The modules that choose sentences, by package: who imports another one adds it."""
+
 
 class ExtractiveBackend:
     """Implements `engine.Backend`; answers with at most `sentences` sentences."""
@@ -150,7 +156,7 @@ def _end_of_token(text: str, number: int) -> int:
 def revision(sentences: int) -> str:
     """Return a digest of the code that chooses sentences, which stands in for weights."""
     digest = hashlib.sha256(f"{sentences} {_MARGIN}".encode())
-    for name in ("relevance", "answer_types", "extractive"):
-        digest.update((files("quintet_generator") / f"{name}.py").read_bytes())
-    digest.update((files("quintet_servicekit") / "words.py").read_bytes())
+    for package, names in DECIDING.items():
+        for name in names:
+            digest.update((files(package) / f"{name}.py").read_bytes())
     return digest.hexdigest()

@@ -11,6 +11,7 @@ from prometheus_client import Counter
 from quintet.gateway.v1 import routing_pb2 as pb
 from quintet.generator.v1 import generator_service_pb2 as generator_pb
 from quintet.retriever.v1 import retriever_service_pb2 as retriever_pb
+from quintet_gateway.generators import key_of_model
 from quintet_gateway.routing.difficulty import VERSION, ease
 from quintet_servicekit import attributes
 from quintet_servicekit.cache import key_of
@@ -33,7 +34,7 @@ class Route:
     @property
     def key(self) -> str:
         """Key of all that decides the choice but the question and what it finds."""
-        return key_of(VERSION, self.easy.name, self.easy.revision, repr(self.threshold))
+        return key_of(VERSION, key_of_model(self.easy), repr(self.threshold))
 
     def chosen(
         self, question: str, hits: Sequence[retriever_pb.Hit]
