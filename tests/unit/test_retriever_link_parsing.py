@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from quintet_retriever.links.models import DocumentLinks, Rank
@@ -157,6 +157,9 @@ PIECES = st.sampled_from(
 
 
 @settings(deadline=None)
+@example(["\u00a0\n", "[[LINK]]"], "\n")
+@example(["> \u00a0\n>", "[[LINK]]"], "\r\n")
+@example(["- a\n\tb", "[[LINK]]"], "\n")
 @given(st.lists(PIECES, max_size=30), st.sampled_from(["\n", "\r\n"]))
 def test_each_place_is_that_of_the_very_link(pieces: list[str], line_end: str) -> None:
     parts = [it.replace("LINK", f"t{number}") for number, it in enumerate(pieces)]
