@@ -39,11 +39,12 @@ chaos: dev-install ## break each part in each way under load, and find no wrong 
 bench: dev-install ## every published figure, beside what a user would pick instead; BENCH=embedder runs one
 	.venv/bin/python -m bench $(BENCH) $(BENCH_ARGS)
 
-eval: dev-install ## what a search finds, on the sets in QUINTET_EVAL_DATA: build/eval.json, docs/quality.md
+eval: dev-install ## what a search finds and what is answered, on the sets in QUINTET_EVAL_DATA: build/eval.json, docs/quality.md and docs/answers.md
 	.venv/bin/python -m evaluation $(EVAL) --publish
 
-eval-answers: dev-install ## what is made of what was found: the figures of docs/answers.md, on standard output
+eval-answers: dev-install ## what is made of what was found: the other figures of docs/answers.md, on standard output
 	.venv/bin/python -m evaluation.answers
+	.venv/bin/python -m evaluation.shorter
 	.venv/bin/python -m evaluation.support
 	.venv/bin/python -m evaluation.conversation
 	.venv/bin/python -m evaluation.injection

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import math
 import os
 import subprocess
 import sys
@@ -16,14 +17,15 @@ import grpc
 from bench.run import NO_CACHES
 from bench.worker import ROOT
 from evaluation.chunking import articles, compare, sections
-from evaluation.report import CHUNKING, Evaluated, Report
+from evaluation.report import ANSWERS, CHUNKING, Evaluated, Report
 from evaluation.scoring import score
 from evaluation.sets import SOURCES, load
 from evaluation.through_gateway import MODES, ingested, run_of
+from evaluation.ways import compared
 from quintet.gateway.v1.gateway_service_pb2_grpc import GatewayServiceStub
 from quintet_local.supervisor import OPEN, running_stack
 
-NAMES = [*SOURCES, CHUNKING]
+NAMES = [*SOURCES, CHUNKING, ANSWERS]
 """What can be evaluated."""
 
 
@@ -63,6 +65,13 @@ async def compare_chunking(data: Path, report: Report) -> None:
     report.put_chunking(commit_date(), {it.name: len(it.queries) for it in tasks}, shares)
 
 
+async def compare_answers(data: Path, report: Report, kept: Path, seconds: float) -> None:
+    """Compare what is answered in several ways; answers are added to `kept`."""
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="quintet-evaluation-") as folder:
+        report.put_answers(commit_date(), await compared(data, kept, seconds, Path(folder)))
+
+
 def commit_date() -> str:
     """Return the date of the checked-out commit, in ISO 8601."""
     command = ["git", "-C", str(ROOT), "log", "-1", "--format=%cs"]
@@ -74,7 +83,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m evaluation", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="SET", help=", ".join(NAMES))
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "eval.json")
-    parser.add_argument("--publish", action="store_true", help="write docs/quality.md as well")
+    parser.add_argument("--publish", action="store_true", help="write the pages in docs as well")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="no answers after that")
+    parser.add_argument("--resume", action="store_true", help="keep the answers of an earlier run")
     options = parser.parse_args()
     unknown = set(options.names) - set(NAMES)
     if unknown:
@@ -84,11 +95,16 @@ def main() -> int:
         parser.error("QUINTET_EVAL_DATA names no folder with evaluation data")
     report = Report(options.out)
     names = options.names or NAMES
-    asyncio.run(evaluate([name for name in names if name != CHUNKING], Path(data), report))
+    asyncio.run(evaluate([name for name in names if name in SOURCES], Path(data), report))
     if CHUNKING in names:
         asyncio.run(compare_chunking(Path(data), report))
+    if ANSWERS in names:
+        kept = options.out.with_name("answers.jsonl")
+        if not options.resume:
+            kept.unlink(missing_ok=True)
+        asyncio.run(compare_answers(Path(data), report, kept, options.seconds))
     if options.publish:
-        report.publish(ROOT / "docs" / "quality.md")
+        report.publish(ROOT / "docs")
     return 0
 
 

@@ -24,12 +24,15 @@ from typing import Any
 import grpc
 
 from bench.answer_quality import contains, is_exact, token_f1
+from evaluation.support import area
 from quintet.gateway.v1 import gateway_service_pb2 as pb
 from quintet.gateway.v1.gateway_service_pb2_grpc import GatewayServiceStub
 from quintet_gateway.settings import Settings
 from quintet_local.supervisor import OPEN, running_stack
 
 CALLS = 4
+SECONDS = 120.0
+"""Longest time for an answer: a busy machine must not change what is answered."""
 THRESHOLDS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
 Row = dict[str, Any]
 
@@ -46,7 +49,7 @@ class Asked:
     @property
     def held_out(self) -> bool:
         """Whether nothing was fitted to it."""
-        return sum(map(ord, self.id)) % 2 == 1
+        return is_held_out(self.id)
 
     @property
     def contained(self) -> bool:
@@ -67,7 +70,7 @@ class Asked:
 async def asked(stub: Any, data: Path, prefix: str = "eval") -> dict[str, list[Asked]]:
     """Ingest the sets into collections of their own and return what was answered."""
     xquad = lines(data / "xquad32-dev" / "corpus.jsonl")
-    halves = {it["_id"]: place % 2 for place, it in enumerate(xquad)}
+    halves = halves_of(xquad)
     names = [f"{prefix}-xquad-{half}" for half in (0, 1)]
     for half, name in enumerate(names):
         await ingested_as(stub, name, (it for it in xquad if halves[it["_id"]] == half))
@@ -80,6 +83,16 @@ async def asked(stub: Any, data: Path, prefix: str = "eval") -> dict[str, list[A
         "xquad": await _answers(stub, [*there, *elsewhere]),
         "clapnq": await _answers(stub, clapnq),
     }
+
+
+def is_held_out(id_: str) -> bool:
+    """Whether nothing was fitted to the question of that id."""
+    return sum(map(ord, id_)) % 2 == 1
+
+
+def halves_of(corpus: Sequence[Row]) -> dict[str, int]:
+    """Return by id which of the two collections, 0 or 1, a paragraph is put into."""
+    return {it["_id"]: place % 2 for place, it in enumerate(corpus)}
 
 
 def answered(found: Sequence[Asked]) -> Row:
@@ -108,6 +121,15 @@ def refusals(found: Sequence[Asked], threshold: float) -> Row:
     }
 
 
+def told_apart(found: Sequence[Asked]) -> float:
+    """Return the area under the ROC curve of answerability, on the held-out half."""
+    had, none = (
+        [it.answerability for it in found if it.held_out and bool(it.references) is has]
+        for has in (True, False)
+    )
+    return area(had, none)
+
+
 async def figures(stub: Any, data: Path) -> dict[str, Any]:
     """Return all figures of the gateway behind `stub`."""
     found = await asked(stub, data)
@@ -118,6 +140,7 @@ async def figures(stub: Any, data: Path) -> dict[str, Any]:
             "answered": answered(answers),
             "refusals": [refusals(answers, it) for it in thresholds],
             "shipped": refusals(answers, shipped),
+            "area": told_apart(answers),
         }
         for name, answers in found.items()
     }
@@ -146,9 +169,10 @@ async def _answers(stub: Any, questions: Sequence[tuple[str, Row]]) -> list[Aske
             question=question["text"],
             abstain_below=0,
             cache=pb.CACHE_POLICY_NONE,
+            fail_if_degraded=True,
         )
         async with gate:
-            response = await stub.Ask(request)
+            response = await stub.Ask(request, timeout=SECONDS)
         judged = response.HasField("abstention")
         return Asked(
             question["_id"],

@@ -93,10 +93,16 @@ def sentence_queries(links: Iterable[links_pb.Link], *, named: bool) -> list[tup
         if not link.target_id or not link.occurrences:
             continue
         sentence = link.occurrences[0].sentence
-        rest = " ".join(_MARKUP.sub(" ", sentence).split())
-        if len(re.findall(r"\w+", rest)) >= _LEAST_WORDS:
+        if rest := unlinked_rest(sentence):
             queries.setdefault(unlinked(sentence) if named else rest, link.target_id)
     return list(queries.items())
+
+
+def unlinked_rest(sentence: str) -> str:
+    """Return a sentence without what its links say; nothing if that is too short to be a
+    query."""
+    rest = " ".join(_MARKUP.sub(" ", sentence).split())
+    return rest if len(re.findall(r"\w+", rest)) >= _LEAST_WORDS else ""
 
 
 def unlinked(text: str) -> str:

@@ -1,4 +1,4 @@
-"""What was found, as JSON and as a page."""
+"""What was found, as JSON and as pages."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from evaluation.answers_page import filled
 from evaluation.chunking import BUDGET
 from evaluation.scoring import MEASURES, Difference, Scores, difference
 from evaluation.sets import SOURCES, Published, Source
@@ -23,6 +24,8 @@ queries (10,000 resamples).
 
 CHUNKING = "chunking"
 """Name of the comparison of ways to cut documents."""
+ANSWERS = "answers"
+"""Name of the comparison of answers."""
 
 _CHUNKING = """## Ways to cut documents
 
@@ -86,15 +89,25 @@ class Report:
         self._sets[CHUNKING] = {"date": date, "queries": queries, "shares": shares}
         self._save()
 
-    def publish(self, page: Path) -> None:
-        """Write the page."""
+    def put_answers(self, date: str, compared: Mapping[str, object]) -> None:
+        """Note the comparisons of answers, and save the file."""
+        self._sets[ANSWERS] = {"date": date, "compared": compared}
+        self._save()
+
+    def publish(self, docs: Path) -> None:
+        """Write the pages in the folder: quality.md, and the figures in answers.md."""
         parts = [
             _HEAD,
             *(_section(SOURCES[it], self._sets[it]) for it in SOURCES if it in self._sets),
         ]
         if CHUNKING in self._sets:
             parts.append(_chunking(self._sets[CHUNKING]))
-        page.write_text("\n".join(parts), encoding="utf-8")
+        (docs / "quality.md").write_text("\n".join(parts), encoding="utf-8")
+        if ANSWERS in self._sets:
+            page, found = docs / "answers.md", self._sets[ANSWERS]
+            assert isinstance(found["compared"], dict)
+            told = filled(page.read_text("utf-8"), found["compared"], str(found["date"]))
+            page.write_text(told, encoding="utf-8")
 
 
 def _section(source: Source, found: Mapping[str, object]) -> str:

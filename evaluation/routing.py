@@ -25,7 +25,7 @@ from typing import Any
 import grpc
 
 from bench.answer_quality import contains, token_f1
-from evaluation.answers import CALLS, Row, ingested_as, lines, mean
+from evaluation.answers import CALLS, Row, ingested_as, is_held_out, lines, mean
 from quintet.gateway.v1 import gateway_service_pb2 as pb
 from quintet.gateway.v1.gateway_service_pb2_grpc import GatewayServiceStub
 from quintet_local.supervisor import OPEN, running_stack
@@ -89,11 +89,6 @@ def mixed(judged: Sequence[Judged], by_model: Sequence[bool], seconds: float) ->
     ]
 
 
-def is_held_out(question: Row) -> bool:
-    """Whether the weights were not fitted to it."""
-    return sum(map(ord, question["_id"])) % 2 == 1
-
-
 def is_right(name: str, question: Row, answer: str) -> bool:
     """Whether an answer is right, as the set tells."""
     if name == "xquad":
@@ -121,7 +116,7 @@ async def judged(stub: Any, data: Path, name: str) -> list[Judged]:
         return Judged(question, response.routing.ease, is_right(name, question, response.answer))
 
     questions = lines(data / SETS[name] / "queries.jsonl")
-    wanted = [it for it in questions if it["answers"] and is_held_out(it)]
+    wanted = [it for it in questions if it["answers"] and is_held_out(it["_id"])]
     return await asyncio.gather(*(judge(it) for it in wanted))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,7 +30,7 @@ class Scores:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """By how much one mean nDCG@10 exceeds another, and its 95 % confidence interval."""
+    """By how much one mean exceeds another, and its 95 % confidence interval."""
 
     mean: float
     low: float
@@ -57,9 +57,22 @@ def score(judgements: Judgements, run: Run) -> Scores:
 
 
 def difference(one: Scores, other: Scores) -> Difference:
-    """Return by how much `one` exceeds `other`, by a paired bootstrap over the queries."""
-    pairs = np.subtract(one.ndcg_by_query, other.ndcg_by_query)
+    """Return by how much the nDCG@10 of `one` exceeds that of `other`, over the queries."""
+    return paired(one.ndcg_by_query, other.ndcg_by_query)
+
+
+def paired(one: Sequence[float], other: Sequence[float]) -> Difference:
+    """Return by how much the mean of `one` exceeds that of `other`, by a paired bootstrap."""
+    pairs = np.subtract(one, other, dtype=float)
+    return Difference(float(pairs.mean()), *interval(pairs.tolist()))
+
+
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """Return the 95 % interval of the mean, by a bootstrap over the values."""
+    listed = np.asarray(values, dtype=float)
     random = np.random.default_rng(_SEED)
-    means = [pairs[random.integers(len(pairs), size=len(pairs))].mean() for _ in range(_RESAMPLES)]
+    means = [
+        listed[random.integers(len(listed), size=len(listed))].mean() for _ in range(_RESAMPLES)
+    ]
     low, high = np.quantile(means, [0.025, 0.975])
-    return Difference(float(pairs.mean()), float(low), float(high))
+    return float(low), float(high)
