@@ -13,12 +13,13 @@ from typing import Any
 import grpc
 import pytest
 from support.command_line import Quintet
-from support.gateway import gateway_stub, new_collection
+from support.gateway import gateway_stub, new_collection, reason
 from support.stack import TestStack
 
 from quintet.gateway.v1 import gateway_service_pb2 as pb
 from quintet.gateway.v1 import usage_service_pb2 as usage_pb
 from quintet.gateway.v1.usage_service_pb2_grpc import UsageServiceStub
+from quintet.retriever.v1 import retriever_service_pb2 as retriever_pb
 from quintet_cli.commands.usage import BAR, bar
 
 BEES = pb.Document(id="bees", content="Bees make honey. Honey is sweet.")
@@ -30,8 +31,10 @@ async def stub(stack: TestStack) -> AsyncIterator[Any]:
         yield stub
 
 
-async def usage_of(stack: TestStack, collection: str, calls: int) -> dict[str, usage_pb.UsageRow]:
-    """Return a collection's usage by model, once it has that many calls."""
+async def usage_of(
+    stack: TestStack, collection: str, calls: int, *, wait: bool = True
+) -> dict[str, usage_pb.UsageRow]:
+    """Return a collection's usage by model, once it has that many calls, or as it is."""
     groups = [usage_pb.USAGE_GROUP_COLLECTION, usage_pb.USAGE_GROUP_MODEL]
     request = usage_pb.GetUsageRequest(group_by=groups, page_size=1_000)
     async with asyncio.timeout(30), grpc.aio.insecure_channel(stack.gateway) as channel:
@@ -39,7 +42,7 @@ async def usage_of(stack: TestStack, collection: str, calls: int) -> dict[str, u
         while True:
             response = await stub.GetUsage(request)
             rows = {it.model: it for it in response.rows if it.collection == collection}
-            if "" in rows and rows[""].calls >= calls:
+            if not wait or ("" in rows and rows[""].calls >= calls):
                 return rows
             await asyncio.sleep(0.1)
 
@@ -59,12 +62,32 @@ async def test_usage_is_the_sum_of_the_bills(stack: TestStack, stub: Any) -> Non
         async for event in stub.AskStream(ask):
             if event.HasField("completed"):
                 bills.append(event.completed.bill)
+        # Of names that callers make up there are no sums.
+        made_up = f"made-up-{secrets.token_hex(6)}"
+        document = pb.Document(id="a", content="Honey.")
+        async for refused in stub.Ingest(
+            iter([pb.IngestRequest(collection=made_up, document=document)])
+        ):
+            assert refused.HasField("refused")
+        for call in (
+            stub.Ask(pb.AskRequest(collection=made_up, question=question)),
+            stub.Search(pb.SearchRequest(collection=made_up, query="honey")),
+            stub.Search(
+                pb.SearchRequest(
+                    collection=made_up, query="honey", mode=retriever_pb.SEARCH_MODE_LEXICAL
+                )
+            ),
+        ):
+            with pytest.raises(grpc.aio.AioRpcError) as not_found:
+                await call
+            assert reason(not_found.value) == "COLLECTION_NOT_FOUND"
         bills.append((await stub.Search(pb.SearchRequest(collection=name, query="honey"))).bill)
         # One that fails has its costs, too; one that breaks its bounds is no call.
         nothing = pb.AskRequest(collection=name, question=" ")
         with pytest.raises(grpc.aio.AioRpcError):
             await stub.Ask(nothing)
         rows = await usage_of(stack, name, 7)
+    assert not await usage_of(stack, made_up, 0, wait=False)
     assert rows[""].calls == 7
     assert sum(it.cost_nanos for it in rows.values()) >= sum(it.cost_nanos for it in bills) > 0
     assert sum(it.saved_nanos for it in rows.values()) == sum(it.saved_nanos for it in bills) > 0

@@ -63,12 +63,14 @@ class Catalog:
         )
 
     async def embedding_model(self, chain: Chain, collection: str) -> EmbeddingModel:
-        """Return the embedding model of a collection.
+        """Return the embedding model of a collection; what the chain costs is that
+        collection's from then on.
 
         Raises `ServiceError` COLLECTION_NOT_FOUND.
         """
         known = self._collections.get(collection)
         if known is not None:
+            chain.meter.collection = collection
             return known
         response = await chain.unary(
             self._services.peer("retriever"),
@@ -76,6 +78,7 @@ class Catalog:
             self._services.retriever.GetCollection,
             retriever_pb.GetCollectionRequest(name=collection),
         )
+        chain.meter.collection = collection
         found = response.collection
         model = EmbeddingModel(found.embedding_model, found.embedding_revision)
         self._collections.put(collection, model)

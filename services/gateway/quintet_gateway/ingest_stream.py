@@ -70,10 +70,10 @@ class IngestStream:
         index, request = item
         # An id too long to be stored is too long to be sent back whole.
         response = pb.IngestResponse(index=index, document_id=request.document.id[:512])
-        meter = self._meter.part(calls=1)
+        meter, is_call = self._meter.part(calls=1), False
         try:
             self._check(request)
-            meter.collection = request.collection
+            is_call = True
             with working("ingest document", {}):
                 deadline = self._deadline.or_after(self._limits.document_seconds)
                 chain = Chain(deadline, meter=meter)
@@ -83,7 +83,7 @@ class IngestStream:
             if error.reason in (Reason.BUDGET_EXHAUSTED, Reason.RATE_LIMITED):
                 meter.calls = 0
         finally:
-            if meter.collection:  # one that breaks its bounds is no call
+            if is_call:  # one that breaks its bounds is none
                 self._books.settle(meter)
         response.bill.CopyFrom(meter.bill())
         return response

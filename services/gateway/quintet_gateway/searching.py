@@ -154,6 +154,7 @@ class Searcher:
             ),
             replaceable=replaceable,
         )
+        chain.meter.collection = query.collection
         if found.cache.outcome not in _FROM_A_CACHE:
             self._freshness.note(query.collection, found.consistency_token, mark)
         return Found(

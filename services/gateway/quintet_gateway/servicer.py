@@ -97,12 +97,11 @@ class GatewayServicer(GatewayServiceServicer):
         context: Context,
         plan: Plan | None = None,
         *,
-        collection: str = "",
         fail_if_degraded: bool = False,
     ) -> Chain:
         deadline = Deadline.of_call(context, self._ask_seconds)
         # What is planned is what is paid for; the rest is managing.
-        meter = Meter(self._prices, collection=collection) if plan else None
+        meter = Meter(self._prices) if plan else None
         return Chain(deadline, plan, meter=meter, fail_if_degraded=fail_if_degraded)
 
     def _asked(self, request: pb.AskRequest, context: Context) -> Chain:
@@ -110,7 +109,6 @@ class GatewayServicer(GatewayServiceServicer):
         return self._chain(
             context,
             self._ask_plan,
-            collection=request.collection,
             fail_if_degraded=request.fail_if_degraded,
         )
 
@@ -133,7 +131,6 @@ class GatewayServicer(GatewayServiceServicer):
         chain = self._chain(
             context,
             self._search_plan,
-            collection=request.collection,
             fail_if_degraded=request.fail_if_degraded,
         )
         tokens = estimate_tokens(request.query)
@@ -339,7 +336,7 @@ class GatewayServicer(GatewayServiceServicer):
         priority_now.set(Priority.BULK)
         deadline = Deadline.of_call(context, default=float("inf"))
         seconds = self._stream_limits.document_seconds
-        meter = Meter(self._prices, collection=request.collection)
+        meter = Meter(self._prices)
 
         def new_chain() -> Chain:
             return Chain(deadline.or_after(seconds), meter=meter.part(), fail_if_degraded=True)
@@ -347,6 +344,7 @@ class GatewayServicer(GatewayServiceServicer):
         with billed(meter, context, self._admission):
             async with aclosing(self._reembedder.events(request, new_chain)) as events:
                 async for event in events:
+                    meter.collection = request.collection
                     self._admission.settle(meter)
                     yield event
 

@@ -79,7 +79,8 @@ class _Line:
 class Meter:
     """The bill of one request, by the prices of the day on which it came.
 
-    `collection` is what it is about. Who keeps books takes what is `due` as often as they
+    `collection` is what it is about, once that is known to be there: names that callers make
+    up would be sums without end. Who keeps books takes what is `due` as often as they
     like; `calls` is what it adds to the number of calls there, which is 1 for what callers
     count as one. `told` are trailers with what else there is to say of costs.
     """
