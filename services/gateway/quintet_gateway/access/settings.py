@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from quintet_servicekit.identity import DEFAULT_TENANT, Scope
+from quintet_servicekit.identity import DEFAULT_TENANT
 
 Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA"]
 """Signatures by a private key. Shared secrets and "none" are not among them."""
@@ -76,8 +76,6 @@ class AccessSettings(BaseModel):
     max_lookups: int = Field(32, ge=1, le=1_000)
     """Look-ups under way at once beyond which no key is looked up that is not known: who makes
     keys up must not have the database to himself."""
-    least_scope: Scope = Scope.READ
-    """Scope of a key for which none is named."""
     jwt: JwtSettings = JwtSettings()
     """Tokens of an identity provider, for instance `QUINTET_GATEWAY_ACCESS__JWT__JWKS`."""
 
