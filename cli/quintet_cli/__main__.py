@@ -37,7 +37,9 @@ def _report_usage(error: typer.TyperException, *, as_json: bool) -> None:
     context = getattr(error, "ctx", None)
     path = context.command_path if context else "quintet"
     report(
-        CliError(error.format_message(), advice=f"see: {path} --help", usage=True),
+        CliError(
+            error.format_message().removesuffix("."), advice=f"see: {path} --help", usage=True
+        ),
         as_json=as_json,
     )
 

@@ -60,8 +60,6 @@ app.add_typer(cache, name="cache")
 app.add_typer(links, name="links")
 app.add_typer(keys, name="keys")
 app.add_typer(feedback, name="feedback")
-add_explain(app)
-add_usage(app)
 
 
 @command(app, group=True)
@@ -231,3 +229,7 @@ def trace(
     from quintet_cli.commands import trace as command_trace
 
     command_trace.run(settings, trace_id, out=out)
+
+
+add_explain(app)
+add_usage(app)

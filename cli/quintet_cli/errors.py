@@ -124,6 +124,8 @@ def _from_service(error: ServiceError) -> CliError:
     if reason == "DEPENDENCY_UNAVAILABLE":
         away = error.metadata.get("dependency", "")
         advice = _UNREACHABLE if away == "gateway" else "see which service is away: quintet status"
+    elif reason == "TEMPLATE_NOT_FOUND":
+        advice = f"there are: {error.metadata.get('known', '').replace(',', ', ')}"
     elif reason == "RATE_LIMITED":
         pause = math.ceil(error.retry_after or 0)
         advice = f"try again in {pause} s; the limit is {error.metadata.get('limit', 'unknown')}"

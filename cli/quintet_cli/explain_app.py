@@ -33,7 +33,7 @@ def add_explain(app: typer.Typer) -> None:
             ),
         ] = "",
     ) -> None:
-        """Tell how an answer came about: hops, passages, scores, models, cost.
+        """Tell how an answer came about; ask again and compare.
 
         With --replay the exit status is 1 where the answer is another one now.
         """

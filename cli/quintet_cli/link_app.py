@@ -20,12 +20,12 @@ from quintet_cli.errors import CliError
 from quintet_cli.options import command
 from quintet_cli.settings import Settings
 
-links = typer.Typer(help="Tell what links where; state, suggest, accept or remove links.")
+links = typer.Typer(help="Tell what links where; state, suggest, remove links.")
 
 
 @command(links, group=True)
 def links_root(settings: Settings) -> None:
-    """Tell what links where; state, suggest, accept or remove links."""
+    """Tell what links where; state, suggest, remove links."""
     raise CliError("no command is given", advice="see: quintet links --help", usage=True)
 
 

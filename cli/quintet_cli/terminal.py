@@ -15,7 +15,8 @@ from typing import Any
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.segment import Segment
 from rich.table import Table
 
 PIPE_WIDTH = 100_000
@@ -46,12 +47,28 @@ def as_json(message: Message) -> dict[str, Any]:
     )
 
 
+class _Trimmed(Table):
+    """A table whose lines end with their last character."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Yield its segments, without what would only fill the last column."""
+        rendered = super().__rich_console__(console, options)
+        for line in Segment.split_lines(it for it in rendered if isinstance(it, Segment)):
+            while line and not line[-1].text.strip(" "):
+                line.pop()
+            if line:
+                text, style, control = line.pop()
+                yield from line
+                yield Segment(text.rstrip(" "), style, control)
+            yield Segment.line()
+
+
 def table(*columns: str, title: str | None = None) -> Table:
     """Return an empty table without lines, which can be searched and cut.
 
     A column whose name begins with ">" is aligned to the right.
     """
-    result = Table(
+    result = _Trimmed(
         box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", title=title,
         title_justify="left",
     )  # fmt: skip

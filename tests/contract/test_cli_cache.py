@@ -121,6 +121,7 @@ class TestExplain:
         options = (
             *("why", "-c", "books", "--passages", "3", "--model", "m", "--filter", "year=2024"),
             *("--mode", "dense", "--cache", "semantic", "--after", "token"),
+            *("--template", "t", "--grounded-only"),
         )
         assert quintet("ask", *options).status == 0
         [explained] = quintet("cache", "explain", *options, "--json").lines
@@ -136,11 +137,13 @@ class TestPurge:
         self, quintet: Quintet, gateway: RecordedGateway
     ) -> None:
         gateway.replies["PurgeCache"] = pb.PurgeCacheResponse(dropped=2)
-        ran = quintet("cache", "purge", "--question", "why", "-c", "books", "--passages", "3")
+        options = ("-c", "books", "--passages", "3", "--template", "t", "--grounded-only")
+        ran = quintet("cache", "purge", "--question", "why", *options)
         assert (ran.status, ran.out) == (0, "dropped 2 results\n")
         [request] = gateway.asked("PurgeCache")
         asked = request.question
         assert (asked.question, asked.collection, asked.passages) == ("why", "books", 3)
+        assert (asked.template, asked.grounded_only) == ("t", True)
 
     def test_a_question_of_which_nothing_was_kept_is_told_as_such(
         self, quintet: Quintet, gateway: RecordedGateway

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
-import pytest
+import io
 
-from quintet_cli.terminal import age, seconds, shown
+import pytest
+from rich.console import Console
+
+from quintet_cli.terminal import age, seconds, shown, table
 
 
 def test_control_characters_of_others_are_not_shown() -> None:
@@ -33,3 +36,15 @@ def test_durations_are_told_in_fitting_units(value: float, told: str) -> None:
 )
 def test_ages_are_told_in_their_largest_whole_unit(value: float, told: str) -> None:
     assert age(value) == told
+
+
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_lines_of_tables_end_with_their_last_character(is_terminal: bool) -> None:
+    rows = table("name", "what", title="All of it")
+    rows.add_row("a", "b")
+    rows.add_row("long name", "x y  ")
+    rows.add_row("c", "")
+    stream = io.StringIO()
+    Console(file=stream, width=60, force_terminal=is_terminal, color_system=None).print(rows)
+    lines = ["All of it", "name       what", "a          b", "long name  x y", "c"]
+    assert stream.getvalue().splitlines() == lines

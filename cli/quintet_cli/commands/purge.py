@@ -70,7 +70,7 @@ async def _run(settings: Settings, request: PurgeCacheRequest, collection: str) 
         case "question" if not response.dropped:
             told = "nothing was kept of it; give the options that it was asked with"
         case "question" | "everything":
-            told = f"dropped {response.dropped} results"
+            told = f"dropped {response.dropped} result{'s' if response.dropped != 1 else ''}"
         case "document":
             told = f"nothing kept that rests on {shown(request.document.id)} is served any more"
         case _:
