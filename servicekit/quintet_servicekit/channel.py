@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
 from opentelemetry import trace
@@ -46,6 +46,8 @@ _SECONDS = Histogram(
 _handled, _seconds = cache(_HANDLED.labels), cache(_SECONDS.labels)
 
 NO_TLS = TlsSettings()
+_LOST_STATUS = "Internal error from Core"
+"""What gRPC's client says of a call that ended while it had a message to send."""
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -213,6 +215,10 @@ class Peer:
 
         `requests` is read as fast as the far end takes it. It must not raise:
         gRPC would end the call as cancelled and drop the exception.
+
+        Of a call that ends while a request is on its way gRPC's client says INTERNAL,
+        whatever the far end said. That is found out by the same call without requests;
+        if it does well, what ended the first has passed: DEPENDENCY_UNAVAILABLE.
         """
         with (
             self._guarded(timeout) as first_message,
@@ -223,6 +229,16 @@ class Peer:
                 async for response in responses:
                     first_message()
                     yield response
+            except grpc.aio.AioRpcError as error:
+                if error.details() != _LOST_STATUS:
+                    raise
+                async for _ in call(_no_requests(), timeout=timeout, metadata=metadata):
+                    pass
+                raise ServiceError(
+                    Reason.DEPENDENCY_UNAVAILABLE,
+                    f"the {self.name} service ended the stream",
+                    metadata={"dependency": self.name},
+                ) from error
             finally:
                 responses.cancel()
 
@@ -325,3 +341,8 @@ class Peer:
                 metadata={"dependency": self.name},
             )
         return told
+
+
+async def _no_requests() -> AsyncGenerator[Any]:
+    return
+    yield

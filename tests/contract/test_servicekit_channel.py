@@ -6,7 +6,8 @@ import asyncio
 import statistics
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Any
@@ -24,7 +25,7 @@ from quintet.tokenizer.v1.tokenizer_service_pb2_grpc import (
 from quintet_servicekit.breaker import Breaker
 from quintet_servicekit.breaker_policy import BreakerSettings
 from quintet_servicekit.channel import Peer, open_channel
-from quintet_servicekit.errors import Reason, ServiceError
+from quintet_servicekit.errors import DETAILS_KEY, Reason, ServiceError, to_status
 from quintet_servicekit.hedging import LEAST_CALLS, Hedging
 from quintet_servicekit.server import Application, RunningServer
 from quintet_servicekit.settings import ChannelSettings, ServiceSettings
@@ -279,3 +280,46 @@ async def test_a_service_that_nobody_runs_is_unavailable_at_once() -> None:
 async def serving_port() -> AsyncIterator[int]:
     async with replicas("gone") as (_, target):
         yield int(target.rsplit(":", 1)[1])
+
+
+@pytest.mark.parametrize(
+    ("refusals", "reason"),
+    [(2, Reason.PERMISSION_DENIED), (1, Reason.DEPENDENCY_UNAVAILABLE)],
+)
+async def test_a_stream_that_ends_while_a_request_is_on_its_way_tells_why(
+    refusals: int, reason: Reason
+) -> None:
+    calls = 0
+
+    def chunk(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+        nonlocal calls
+        calls += 1
+        if calls <= refusals:
+            refused = ServiceError(Reason.PERMISSION_DENIED, "this needs another key")
+            context.set_trailing_metadata(((DETAILS_KEY, to_status(refused).SerializeToString()),))
+            context.abort(grpc.StatusCode.PERMISSION_DENIED, refused.message)
+        yield from ()
+
+    async def requests() -> AsyncIterator[bytes]:
+        yield b""
+        time.sleep(0.3)  # noqa: ASYNC251  this loop is not told meanwhile that the call has ended
+        yield b""
+
+    server = grpc.server(ThreadPoolExecutor(1))
+    handler = grpc.stream_stream_rpc_method_handler(chunk)
+    server.add_generic_rpc_handlers(
+        [grpc.method_handlers_generic_handler(SERVICE, {"Chunk": handler})]
+    )
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            call = channel.stream_stream(f"/{SERVICE}/Chunk", bytes, bytes)
+            peer = Peer("tokenizer", SERVICE)
+            with pytest.raises(ServiceError) as raised:
+                async for _ in peer.exchange("Chunk", call, requests(), timeout=5):
+                    raise AssertionError
+    finally:
+        server.stop(None).wait()
+    assert raised.value.reason is reason
+    assert calls == 2

@@ -134,3 +134,10 @@ def test_offsets_are_characters_not_bytes() -> None:
     events = answer(query, 2)
     assert_cited(query, events)
     assert "🙂" in text_of(events)
+
+
+@pytest.mark.parametrize("form", ["{}", "**{}**", "Q: {}", '$ quintet ask "{}"'])
+def test_a_question_that_a_text_asks_is_no_answer_to_it(form: str) -> None:
+    text = f"{form.format(QUERY.question)}\n\nIn spring of 1981."
+    told = text_of(answer(replace(QUERY, passages=(Passage("", text), BRIDGE)), 1))
+    assert told == "It was opened in 1981 by the Queen."

@@ -70,7 +70,7 @@ class Answerer:
             loads,
             grounded_only=question.request.grounded_only,
         )
-        told_any = False
+        said = False
         generated = self._generated(chain, question, given, replaceable=replaceable)
         async with aclosing(generated) as events:
             async for event in events:
@@ -82,10 +82,11 @@ class Answerer:
                     pieces = text.finish()
                     completed = event.completed
                 for it in pieces:
-                    told_any = True
+                    said = said or (isinstance(it, str) and not it.isspace())
                     yield _event(it, given)
-        if text.dropped and not told_any:
-            # All of it was dropped: what is left to say is that the documents don't.
+        if not said:
+            # No sentence was found, or all were dropped: what is left to say is that the
+            # documents don't.
             yield pb.AskStreamResponse(text_delta=pb.TextDelta(text=ABSTENTION))
             abstention = abstention or pb.Abstention(threshold=question.abstain_below)
             abstention.abstained = True
@@ -204,6 +205,8 @@ def _judged(
 ) -> pb.Abstention | None:
     """Return whether the answer is that the documents don't say; None where that cannot
     be judged."""
+    if evidence.is_empty:
+        return pb.Abstention(abstained=True, threshold=question.abstain_below)
     likely = answerability(question.text, hits, evidence, question.embedding.name)
     if likely is None:
         return None

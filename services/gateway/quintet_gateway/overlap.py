@@ -75,7 +75,6 @@ class Overlap:
             k=_CHUNKS,
             mode=retriever_pb.SEARCH_MODE_DENSE,
             filter=None,
-            truncate=True,
             consistency=retriever_pb.Consistency(fully_consistent=True),
         )
         found = await self._searcher.find(chain, query)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from quintet_gateway.alignment import Alignment
-from quintet_servicekit.invisible import invisible_spans
+from quintet_servicekit.invisible import invisible_spans, spaced
 
 Spans = Sequence[tuple[int, int]]
 """Stretches of a text, ends exclusive, in order and apart."""
@@ -31,6 +31,7 @@ class PassageText:
 def given_of(text: str, withheld: Spans = ()) -> PassageText:
     """Return what is given of a passage: neither characters that nobody sees nor the
     stretches `withheld`."""
+    text = spaced(text)
     cuts = sorted([*withheld, *invisible_spans(text)])
     if not cuts:
         return PassageText(text, None)

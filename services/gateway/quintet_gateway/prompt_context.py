@@ -81,15 +81,14 @@ class Context:
         self, chain: Chain, question: Question, hits: Sequence[retriever_pb.Hit]
     ) -> list[Given]:
         """Return the passages for the prompt, best first, at least one; the trail tells
-        of the others.
+        of the others. If all of all of them is withheld, they are returned without text.
 
         Raises `ServiceError` as the tokenizer does.
         """
         limits = question.limits
         found = [Given.of(hit, self._reader, withhold=limits.withhold_instructions) for hit in hits]
         if not any(it.text.text.strip() for it in found):
-            # All of them read like instructions, and an answer needs passages.
-            found = [Given.of(hit, self._reader, withhold=False) for hit in hits]
+            return found
         empty = {index for index, it in enumerate(found) if not it.text.text.strip()}
         repeats = near_duplicates(
             [it.text.text for it in found], limits.duplicate_similarity, self._reader.shingles

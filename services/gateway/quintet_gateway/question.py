@@ -29,7 +29,7 @@ from quintet_servicekit import attributes, identity
 from quintet_servicekit.cache import key_of
 from quintet_servicekit.token_estimate import estimate_tokens
 
-METHOD_VERSION = 3
+METHOD_VERSION = 4
 """Raise it when answers are made, packed or cited in another way, so that kept ones
 are not served any more."""
 

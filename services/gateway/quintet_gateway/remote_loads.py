@@ -21,6 +21,9 @@ _LOADS = re.compile(
     re.IGNORECASE,
 )
 _IMAGE = re.compile(r"\[(?P<alternative>[^\[\]<>!]*)\]\([^()]*(?:\([^()]*\)[^()]*)*\)")
+_IMAGE_BEGUN = re.compile(
+    r"!\[[^\[\]<>!]*+(?:\](?:\((?:[^()]*+(?:\([^()]*\)[^()]*+)*+(?:\([^()]*)?)?)?)?"
+)
 _LONGEST = 2_000
 """Characters of a tag or an image that are waited for before it is taken for text."""
 
@@ -60,7 +63,7 @@ class RemoteLoads:
                 return "".join(kept)
             if rest.startswith("!["):
                 image = _IMAGE.match(rest, 1)
-                if image is None and open_ended and ")" not in rest:
+                if image is None and open_ended and _IMAGE_BEGUN.fullmatch(rest):
                     self._held = text[at:]
                     return "".join(kept)
                 # Without its mark, what is no whole image is at most a link.

@@ -25,8 +25,7 @@ _FROM_A_CACHE = (
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What is searched for, and how fresh the hits must be. `truncate`: of a text that the
-    model cannot read whole its beginning is searched for."""
+    """What is searched for, and how fresh the hits must be."""
 
     collection: str
     text: str
@@ -34,7 +33,6 @@ class Query:
     mode: retriever_pb.SearchMode.ValueType
     filter: retriever_pb.Filter | None
     consistency: retriever_pb.Consistency
-    truncate: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +97,9 @@ class Searcher:
                     model=model.name,
                     texts=[query.text],
                     input_type=embedder_pb.INPUT_TYPE_QUERY,
-                    truncation=(
-                        embedder_pb.TRUNCATION_END
-                        if query.truncate
-                        else embedder_pb.TRUNCATION_REJECT
-                    ),
+                    # All of a long question's words are searched for; its vector is made
+                    # of as many as the model reads.
+                    truncation=embedder_pb.TRUNCATION_END,
                 ),
                 replaceable=True,
             )

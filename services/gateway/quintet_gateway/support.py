@@ -90,6 +90,11 @@ class Evidence:
         self._by_passage = [frozenset(words) for words in by_passage]
         self._holding = Counter(word for words in self._words for word in words)
 
+    @property
+    def is_empty(self) -> bool:
+        """Tell whether the passages say nothing at all."""
+        return not self._places
+
     def support(self, sentence: str) -> Support:
         """Return how well the passages support a sentence; 0 for one without words that
         say what it is about."""

@@ -30,9 +30,10 @@ _PROXIMITY = 0.5
 _ANSWER_TYPE = 0.4
 _PASSAGE_RANK = 0.9
 # Set by hand: XQuAD has none of these. A heading often holds every word of the
-# question, and answers nothing. Code, table rows and lines that announce a list
-# seldom do; list items may, and look no different.
-_HEADING = 0.3
+# question, and answers nothing; nor does the question where a text asks it itself. Code,
+# table rows and lines that announce a list seldom do; list items may, and look no
+# different.
+_HEADING = _QUESTION = 0.3
 _NOT_A_SENTENCE = 0.8
 
 _COMPARED = 32
@@ -40,6 +41,7 @@ _COMPARED = 32
 answer has sentences."""
 
 _HEADING_FORM = re.compile(r"#{1,6}\s|[^\n]*\n\s*([=\-*~^_#+])\1{2,}\Z")
+_QUESTION_END = re.compile(r"""[?？][)\]"'”’»」』*_]*\Z""")
 _SENTENCE_END = re.compile(r"""[.!?…。！？][)\]"'”’»」』]*(?:\[[^\]]{1,20}\])*\Z""")
 _END_CHARS = 40
 
@@ -114,6 +116,8 @@ def _form(sentence: str) -> float:
     """Return the part of its score that a sentence keeps for what it looks like."""
     if _HEADING_FORM.match(sentence):
         return _HEADING
+    if _QUESTION_END.search(sentence[-_END_CHARS:]):
+        return _QUESTION
     return 1.0 if _SENTENCE_END.search(sentence[-_END_CHARS:]) else _NOT_A_SENTENCE
 
 

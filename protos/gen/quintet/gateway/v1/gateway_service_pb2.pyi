@@ -298,7 +298,9 @@ class AskRequest(_message.Message):
     """Name of the collection."""
     question: _builtins.str
     """The question, 1 to 4,000 characters, valid UTF-8 without NUL, not blank. What it
-    quotes need not stand in a passage, other than in Search.
+    quotes need not stand in a passage, other than in Search. Of a long one all words are
+    searched for; its vector is made of as many of its first tokens as the embedding model
+    reads.
     """
     passages: _builtins.int
     """Most passages to answer from, 1 to 50. 0: the server's default (5)."""
@@ -673,8 +675,9 @@ class Abstention(_message.Message):
     same; there are no citations.
     """
     answerability: _builtins.float
-    """How likely the passages hold an answer, 0 to 1, as it seemed before one was made. An
-    answer of which `grounded_only` left nothing is an abstention whatever this says.
+    """How likely the passages hold an answer, 0 to 1, as it seemed before one was made; 0
+    where that was not judged. An answer without a word, one of which `grounded_only` left
+    nothing for instance, is an abstention whatever this says.
     """
     threshold: _builtins.float
     """The answerability below which the answer is that they don't say."""
@@ -1055,8 +1058,8 @@ class AskResponse(_message.Message):
 
     @_builtins.property
     def passages(self) -> _containers.RepeatedCompositeFieldContainer[Global___Passage]:
-        """The passages that the generator was given, best first; those that the
-        generator's token budget had no room for are left out.
+        """The passages that the generator was given, best first; `Trail.left_out` has the
+        others. Of an abstention those that it would have been given.
         """
 
     @_builtins.property
@@ -1083,8 +1086,9 @@ class AskResponse(_message.Message):
 
     @_builtins.property
     def abstention(self) -> Global___Abstention:
-        """Whether the documents answer the question. Absent where that is not judged: for a
-        question that is not in English, or of no words but function words.
+        """Whether the documents answer the question. Absent where that is not judged, for a
+        question that is not in English, or of no words but function words, and there is an
+        answer.
         """
 
     @_builtins.property
