@@ -9,6 +9,7 @@ import pytest
 
 from quintet.embedder.v1 import embedder_service_pb2 as embedder_pb
 from quintet.retriever.v1 import retriever_service_pb2 as retriever_pb
+from quintet_gateway.billing.meter import Meter
 from quintet_gateway.catalog import Catalog
 from quintet_gateway.chain import Chain
 from quintet_gateway.clients import Services
@@ -24,6 +25,7 @@ class Switched:
 
     def __init__(self, served: set[str]) -> None:
         self.degradations = Degradations(forbidden=True)
+        self.meter = Meter()
         self.model = "old"
         self.served = served
 
