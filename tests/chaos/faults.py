@@ -16,10 +16,14 @@ from chaos.replicas import GATEWAY, RETRIEVER, SECOND, VALKEY, Replicas
 GRACE_SECONDS = 10.0
 """How long after a fault calls may still fail: connections are made anew, and two cores
 load a service for seconds."""
-LEAST = 8
+LEAST = 9
 """Faults of a short run: each once."""
 EVERY = 150
 """Operations between two faults of a long run."""
+
+
+What = Literal["kill", "freeze", "cut"]
+"""A server of which followers are cut off goes on for all others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +31,7 @@ class Fault:
     """What happens to a process after so many operations of the run."""
 
     after: int
-    what: Literal["kill", "freeze"]
+    what: What
     process: str
     seconds: float
 
@@ -37,7 +41,7 @@ class Fault:
 
 def plan(operations: int, rng: random.Random) -> list[Fault]:
     """Return the faults of a run in their order: each kind as often, at random moments."""
-    kinds: list[tuple[Literal["kill", "freeze"], str]] = [
+    kinds: list[tuple[What, str]] = [
         ("kill", RETRIEVER),
         ("kill", VALKEY),
         ("kill", GATEWAY),
@@ -46,6 +50,7 @@ def plan(operations: int, rng: random.Random) -> list[Fault]:
         ("freeze", SECOND),
         ("freeze", GATEWAY),
         ("freeze", RETRIEVER),
+        ("cut", VALKEY),
     ]
     number = max(LEAST, operations // EVERY)
     found = []
@@ -83,6 +88,8 @@ class Faults:
             self._under_way[fault] = began = time.monotonic()
             if fault.what == "kill":
                 await replicas.kill(fault.process)
+            elif fault.what == "cut":
+                await replicas.cut_followers()
             else:
                 await replicas.freeze(fault.process, fault.seconds)
             self.happened.append((fault, began, time.monotonic()))

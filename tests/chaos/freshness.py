@@ -32,6 +32,9 @@ READERS = 6
 WRITERS = 3
 _READS = 0.75
 """Part of the operations that are reads."""
+_OTHER_TENANT = "elsewhere"
+_SWITCH_EVERY = 200
+"""Operations between two exchanges of a collection for that beside it."""
 _AT_ONCE = 4
 """Equal questions that are asked at once."""
 _SETTLING_SECONDS = 60.0
@@ -53,6 +56,8 @@ _NEEDED = {
 """Least part of all operations that must be answered in each way, a quarter of what is usual:
 a run in which one of them is missing proves nothing about it. What a short run has but one
 or two of is not required of it."""
+_NEEDED_CALLS = {"Ingest again": 0.0018, "ReembedCollection": 0.0008}
+"""The same of writes by which no document changes."""
 _MOST_FAILURES = 0.25
 """Most calls that may fail, as a part of all."""
 
@@ -63,7 +68,7 @@ class _Scene:
     journal: Journal
     questions: Sequence[Question]
     vectors: dict[str, bytes]
-    earlier: dict[tuple[str, Question], Earlier]
+    earlier: dict[tuple[Ledger, Question], Earlier]
     seed: int
     think: float
     """Mean time between two operations of all together, in seconds."""
@@ -121,6 +126,8 @@ async def _play(scene: _Scene, injected: Faults) -> None:
         return Scribe(scene.replicas, scene.journal, ledger, markers, rng)
 
     steady = [Ledger(f"chaos-{name}-{suffix}") for name in ("atlas", "boreas")]
+    # Another tenant has a collection of the same name, and is asked the same questions.
+    steady.append(Ledger(steady[0].name, tenant=_OTHER_TENANT))
     fleeting = Ledger(f"chaos-fleeting-{suffix}")
     names = sorted(scene.replicas.gateways)
     for ledger in (*steady, fleeting):
@@ -140,6 +147,7 @@ async def _play(scene: _Scene, injected: Faults) -> None:
         group.create_task(_own(scene, scribe(fleeting, its), its))
         for number in range(READERS):
             group.create_task(_read(scene, [*steady, fleeting], scene.rng(f"reader {number}")))
+        group.create_task(_switch(scene, scribe(steady[1], scene.rng("switcher"))))
         group.create_task(injected.inject(scene.replicas, scene.journal.reached))
     for ledger in (*steady, fleeting):
         scene.journal.judge(ledger)
@@ -176,6 +184,11 @@ async def _write_one(
     gateways = sorted(scene.replicas.gateways)
     if rng.random() < 0.04:
         await it.scribe.purge(rng.choice(gateways))
+        return
+    if rng.random() < 0.08:
+        by = rng.choice(gateways)
+        await it.scribe.repeat(by)
+        await reader.read(it.scribe.ledger, rng.choice(scene.questions))
         return
     deletes = it.there and rng.random() < 0.45
     by = rng.choice([*gateways, RETRIEVER] if deletes else gateways)
@@ -221,6 +234,15 @@ async def _own(scene: _Scene, scribe: Scribe, rng: random.Random) -> None:
             await _write_one(scene, rng.choice(owned), reader, rng, None)
 
 
+async def _switch(scene: _Scene, scribe: Scribe) -> None:
+    """Let a collection that others write be exchanged for one built beside it, and back."""
+    rng, wanted = scene.rng("switcher"), scene.journal.wanted
+    every = min(_SWITCH_EVERY, wanted // 3)
+    for after in range(every, wanted, every):
+        await scene.journal.reached(after)
+        await scribe.switch(rng.choice(sorted(scene.replicas.gateways)))
+
+
 async def _read(scene: _Scene, ledgers: Sequence[Ledger], rng: random.Random) -> None:
     reader = scene.reader(rng)
     (ledger,), question = rng.choices(ledgers), scene.question(rng)
@@ -228,7 +250,7 @@ async def _read(scene: _Scene, ledgers: Sequence[Ledger], rng: random.Random) ->
         await scene.pause(rng, READERS, _READS)
         # Every third time the same again, before much was written.
         if rng.random() < 0.67:
-            (ledger,) = rng.choices(ledgers, (5, 3, 2))
+            (ledger,) = rng.choices(ledgers, (5, 3, 3, 2))
             question = scene.question(rng)
         if rng.random() < 0.05:
             await reader.read_at_once(ledger, question, _AT_ONCE)
@@ -274,6 +296,9 @@ def checks(journal: Journal) -> list[Check]:
             lag <= LEASE_SECONDS,
         ),
     ]
+    for call, part in _NEEDED_CALLS.items():
+        least, number = int(part * done), journal.calls[call]
+        found.append(Check(call, number, f"at least {least}" if least else "", number >= least))
     kinds = Counter(str(fault) for fault, _, _ in journal.faults.happened)
     found += [Check(f"faults: {kind}", kinds[kind]) for kind in sorted(kinds)]
     return found

@@ -44,7 +44,7 @@ class Journal:
         self.lags: list[float] = []
         """Ages of acknowledged writes that answers lacked within the lease, in seconds."""
         self._waiting: defaultdict[Ledger, deque[Answer]] = defaultdict(deque)
-        self._before: defaultdict[tuple[str, str], deque[Answer]] = defaultdict(
+        self._before: defaultdict[tuple[Ledger, str], deque[Answer]] = defaultdict(
             lambda: deque(maxlen=_REMEMBERED)
         )
         self._moved = asyncio.Event()
@@ -97,7 +97,7 @@ class Journal:
             for fault in faults(ledger, answer):
                 raise LieError(self._told(ledger, answer, fault))
             self.judged += 1
-            self._before[ledger.name, answer.call.question.text].append(answer)
+            self._before[ledger, answer.call.question.text].append(answer)
 
     def _count(self) -> None:
         self.operations += 1
@@ -110,8 +110,8 @@ class Journal:
         }
         lines = [
             fault,
-            f"seed {self.seed}, operation {self.operations}, collection {ledger.name},"
-            f" trace {answer.trace_id or 'unknown'}",
+            f"seed {self.seed}, operation {self.operations}, collection {ledger.name} of"
+            f" {ledger.tenant}, trace {answer.trace_id or 'unknown'}",
             f"{call.rpc} of the {call.replica} at {call.consistency}, {call.began:.3f} to"
             f" {answer.ended:.3f}: {call.question}",
             f"had to be of {answer.least} at least, is of {answer.epoch}: {answer.outcome}"
@@ -122,7 +122,7 @@ class Journal:
             *(
                 f"  {it.call.began:.3f} to {it.ended:.3f} by the {it.call.replica}: {it.outcome},"
                 f" {it.epoch}, {sorted(document for document, _ in it.passages)}"
-                for it in self._before[ledger.name, call.question.text]
+                for it in self._before[ledger, call.question.text]
             ),
             "writes:",
             *(f"  {it}" for each in sorted(documents) for it in ledger.history(each)),

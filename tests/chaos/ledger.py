@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from chaos.documents import Version
 from quintet_servicekit.consistency import Epoch, decode_token
 from quintet_servicekit.epochs import LEASE_SECONDS
+from quintet_servicekit.identity import DEFAULT_TENANT, Identity, acting_as
 
 NOTHING = Epoch(0, 0)
 """Before all writes."""
@@ -54,10 +55,11 @@ class _Acknowledgement:
 
 
 class Ledger:
-    """The writes of the collection of a name."""
+    """The writes of the collection that a tenant has by a name."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, tenant: str = DEFAULT_TENANT) -> None:
         self.name = name
+        self.tenant = tenant
         self.latest = NOTHING
         """The latest epoch that anybody was told."""
         self.versions: dict[str, Version] = {}
@@ -114,7 +116,8 @@ class Ledger:
 
     def learn(self, token: str) -> Epoch:
         """Return a token's epoch, which the collection has reached."""
-        epoch = decode_token(self.name, token)
+        with acting_as(Identity(self.tenant)):
+            epoch = decode_token(self.name, token)
         self.latest = max(self.latest, epoch)
         return epoch
 

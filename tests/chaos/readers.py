@@ -49,7 +49,7 @@ class Reader:
         replicas: Replicas,
         journal: Journal,
         vectors: dict[str, bytes],
-        earlier: dict[tuple[str, Question], Earlier],
+        earlier: dict[tuple[Ledger, Question], Earlier],
         rng: random.Random,
     ) -> None:
         self._replicas = replicas
@@ -57,6 +57,7 @@ class Reader:
         self._vectors = vectors
         self._earlier = earlier
         self._rng = rng
+        self._by_tenant: dict[str, Replicas] = {}
 
     async def read(self, ledger: Ledger, question: Question) -> None:
         """Ask a question in some way."""
@@ -86,6 +87,12 @@ class Reader:
         consistency: Consistency = "minimize_latency" if by == replica else "at_least_as_fresh"
         way = self._rng.choice((self._ask, self._ask_stream))
         await self._answered(ledger, question, consistency, token, way, replica)
+
+    def _of(self, ledger: Ledger) -> Replicas:
+        tenant = ledger.tenant
+        if tenant not in self._by_tenant:
+            self._by_tenant[tenant] = self._replicas.of(tenant)
+        return self._by_tenant[tenant]
 
     def _consistency(self, ledger: Ledger) -> tuple[Consistency, str]:
         (chosen,) = self._rng.choices(list(_CONSISTENCIES), list(_CONSISTENCIES.values()))
@@ -132,7 +139,7 @@ class Reader:
     async def _ask(
         self, ledger: Ledger, call: Call, consistency: retriever_pb.Consistency
     ) -> Answer:
-        stub = self._replicas.gateways[call.replica]
+        stub = self._of(ledger).gateways[call.replica]
         request = ask_request(ledger, call.question, consistency)
         response = await stub.Ask(request, timeout=READ_SECONDS)
         return answer_of(ledger, call, response)
@@ -140,7 +147,7 @@ class Reader:
     async def _ask_stream(
         self, ledger: Ledger, call: Call, consistency: retriever_pb.Consistency
     ) -> Answer:
-        stub = self._replicas.gateways[call.replica]
+        stub = self._of(ledger).gateways[call.replica]
         request = ask_request(ledger, call.question, consistency)
         events = stub.AskStream(request, timeout=READ_SECONDS)
         return answer_of(ledger, call, await collected(events))
@@ -148,7 +155,7 @@ class Reader:
     async def _search(
         self, ledger: Ledger, call: Call, consistency: retriever_pb.Consistency
     ) -> Answer:
-        stub = self._replicas.gateways[call.replica]
+        stub = self._of(ledger).gateways[call.replica]
         request = search_request(ledger, call.question, consistency)
         return hits_of(ledger, call, await stub.Search(request, timeout=READ_SECONDS))
 
@@ -156,7 +163,7 @@ class Reader:
         self, ledger: Ledger, call: Call, consistency: retriever_pb.Consistency
     ) -> Answer:
         question = call.question
-        key = (ledger.name, question)
+        key = (ledger, question)
         earlier = self._earlier.get(key)
         lexical = question.mode == retriever_pb.SEARCH_MODE_LEXICAL
         request = retriever_pb.SearchRequest(
@@ -169,7 +176,7 @@ class Reader:
             consistency=consistency,
             known_state=earlier.state if earlier else b"",
         )
-        response = await self._replicas.retriever.Search(request, timeout=READ_SECONDS)
+        response = await self._of(ledger).retriever.Search(request, timeout=READ_SECONDS)
         outcome = _outcome(response.cache)
         passages = _passages(response.hits)
         if response.unchanged:

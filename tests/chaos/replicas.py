@@ -8,17 +8,21 @@ import signal
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import grpc
-from support.replica import gateway_beside
+from redis.asyncio import Redis
+from support import tenants
+from support.replica import gateway_beside, redis_url
 from support.stack import TestStack
 
 from quintet.embedder.v1.embedder_service_pb2_grpc import EmbedderServiceStub
 from quintet.gateway.v1.gateway_service_pb2_grpc import GatewayServiceStub
 from quintet.retriever.v1.retriever_service_pb2_grpc import RetrieverServiceStub
 from quintet_local.service import Service
+from quintet_servicekit.identity import DEFAULT_TENANT
 
 GATEWAY = "gateway"
 SECOND = "second gateway"
@@ -56,6 +60,17 @@ class SecondGateway:
         await self._service.stop(self._process)
 
 
+class Stub:
+    """A service's stub whose calls are all a tenant's, by that metadata."""
+
+    def __init__(self, stub: Any, metadata: tuple[str, str]) -> None:
+        self._stub = stub
+        self._metadata = metadata
+
+    def __getattr__(self, method: str) -> Any:
+        return partial(getattr(self._stub, method), metadata=(self._metadata,))
+
+
 @dataclass(frozen=True)
 class Replicas:
     """Who is called; `gateways` by name."""
@@ -90,11 +105,33 @@ class Replicas:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)
 
+    def of(self, tenant: str) -> Replicas:
+        """Return the same, called for a tenant."""
+        if tenant == DEFAULT_TENANT:
+            return self
+        here = tenants.gateway_metadata(tenant)
+        there = tenants.service_metadata(self.stack.state_dir, tenant)
+        return replace(
+            self,
+            gateways={name: Stub(stub, here) for name, stub in self.gateways.items()},
+            retriever=Stub(self.retriever, there),
+        )
+
+    async def cut_followers(self) -> None:
+        """Cut off all who follow Valkey's news, and let them follow again."""
+        async with Redis.from_url(redis_url(self.stack)) as server:
+            await server.client_kill_filter(_type="pubsub")
+
 
 @asynccontextmanager
 async def replicas_of(stack: TestStack) -> AsyncIterator[Replicas]:
     """Yield the processes of a stack, with a second gateway beside it."""
-    service = gateway_beside(stack)
+    known = tenants.environment(stack.state_dir.parent) | {
+        "QUINTET_GATEWAY_SIGNING__KEY": str(stack.state_dir / "identity.key")
+    }
+    service = gateway_beside(
+        stack, **{name.removeprefix("QUINTET_GATEWAY_"): value for name, value in known.items()}
+    )
     try:
         second = SecondGateway(service, await service.start())
         try:

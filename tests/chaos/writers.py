@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+import uuid
+from collections import deque
 from collections.abc import Awaitable, Iterator
 from typing import TypeVar
 
@@ -24,6 +26,10 @@ from quintet_servicekit.errors import Reason, ServiceError, from_rpc_error
 WRITE_SECONDS = 6.0
 """Deadline of a write; none is under way any more a second later."""
 
+_SWITCH_SECONDS = 30.0
+_REPEATABLE = 8
+"""Writes that are remembered to be sent again."""
+
 T = TypeVar("T")
 
 
@@ -40,18 +46,57 @@ class Scribe:
         rng: random.Random,
     ) -> None:
         self.ledger = ledger
-        self._replicas = replicas
+        self._replicas = replicas.of(ledger.tenant)
         self._journal = journal
         self._markers = markers
         self._rng = rng
+        self._done: deque[pb.IngestRequest] = deque(maxlen=_REPEATABLE)
 
     async def put(self, document: str, topic: str, by: str) -> tuple[Write, str | None]:
         """Create or replace a document."""
         version = Version(document, topic, self._rng.choice(SHELVES), next(self._markers))
         write = self.ledger.begin(document, version, by, time.monotonic())
         request = pb.IngestRequest(collection=self.ledger.name, document=version.message)
-        call = self._ingested(by, request)
-        return write, await self._sent("Ingest", by, call, write)
+        if self._rng.random() < 0.5:
+            request.request_id = str(uuid.uuid4())
+        token = await self._sent("Ingest", by, self._ingested(by, request), write)
+        if token is not None and request.request_id:
+            self._done.append(request)
+        return write, token
+
+    async def repeat(self, by: str) -> None:
+        """Send a write that was acknowledged once more: nothing changes by it."""
+        if not self._done:
+            return
+        began = time.monotonic()
+        try:
+            await self._ingested(by, self._rng.choice(self._done))
+        except (grpc.aio.AioRpcError, ServiceError) as failure:
+            self._journal.fail(
+                f"Ingest again by the {by}", _error(failure), began, time.monotonic()
+            )
+        else:
+            self._journal.count("Ingest again")
+
+    async def switch(self, by: str) -> None:
+        """Embed the collection anew beside itself and exchange the two; or, where that was
+        done before, go back. No document changes."""
+        began = time.monotonic()
+        request = pb.ReembedCollectionRequest(collection=self.ledger.name, switch=True)
+        call = self._replicas.gateways[by].ReembedCollection(request, timeout=_SWITCH_SECONDS)
+        try:
+            events = [event async for event in call]
+        except grpc.aio.AioRpcError as failure:
+            error = _error(failure)
+            if error.reason is Reason.CONFLICT:  # writers were faster
+                self._journal.count("ReembedCollection in vain")
+                return
+            self._journal.fail(f"ReembedCollection by the {by}", error, began, time.monotonic())
+            return
+        token = events[-1].switched.consistency_token
+        self.ledger.acknowledge(token, by, time.monotonic())
+        self._journal.count("ReembedCollection")
+        self._journal.judge(self.ledger)
 
     async def delete(self, document: str, by: str) -> tuple[Write, str | None]:
         """Delete a document that should be there."""

@@ -131,6 +131,23 @@ async def test_a_reset_lets_all_be_forgotten(news: EpochNews, watch: EpochWatch)
     assert watch.known("c") is None
 
 
+async def test_a_watch_that_alone_lost_its_connection_believes_nothing_of_before(
+    remote: Remote, news: EpochNews, watch: EpochWatch
+) -> None:
+    """What is told meanwhile, to all others, is told to it by nobody."""
+    watch.note("c", Epoch(1, 5), watch.mark())
+    await vouch(news)
+    await until(lambda: watch.known("c") == Epoch(1, 5))
+    before = watch.mark()
+    await remote.command("CLIENT", "KILL", "TYPE", "pubsub")
+    await news.announce("c", Epoch(1, 6))
+    await until(lambda: watch.mark() not in (None, before))
+    watch.note("probe", Epoch(9, 0), watch.mark())
+    await vouch(news)
+    await until(lambda: watch.known("probe") is not None)
+    assert watch.known("c") is None
+
+
 async def test_without_room_what_was_told_is_not_mistaken_for_untold(
     remote: Remote, news: EpochNews
 ) -> None:
