@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 from dataclasses import replace
+from importlib.resources import files
 
 import pytest
 
-from quintet_generator.extractive import answer
+from quintet_generator.extractive import DECIDING, answer
 from quintet_generator.models import (
     Citation,
     Event,
@@ -141,3 +143,21 @@ def test_a_question_that_a_text_asks_is_no_answer_to_it(form: str) -> None:
     text = f"{form.format(QUERY.question)}\n\nIn spring of 1981."
     told = text_of(answer(replace(QUERY, passages=(Passage("", text), BRIDGE)), 1))
     assert told == "It was opened in 1981 by the Queen."
+
+
+def test_each_module_that_chooses_sentences_is_in_the_revision() -> None:
+    deciding = {f"{package}.{name}" for package, names in DECIDING.items() for name in names}
+    # They hold what is asked and told, and choose nothing.
+    others = {
+        "quintet_generator.models",
+        "quintet_generator.prompts",
+        "quintet_servicekit.executor",
+    }
+    for module in deciding:
+        package, _, name = module.partition(".")
+        source = (files(package) / f"{name}.py").read_text("utf-8")
+        imported = {
+            it.module for it in ast.walk(ast.parse(source)) if isinstance(it, ast.ImportFrom)
+        }
+        ours = {it for it in imported if it and it.startswith("quintet")}
+        assert ours <= deciding | others, module
