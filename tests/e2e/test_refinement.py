@@ -63,6 +63,31 @@ async def test_a_document_has_no_more_passages_than_are_allowed_and_repeats_are_
     assert len(set(one)) == len(one) == 3
 
 
+async def test_a_cap_takes_documents_beyond_one_that_has_all_the_best_hits(
+    stack: TestStack,
+) -> None:
+    about = "The with statement and exceptions that occur in it, once more. "
+    long = pb.Document(id="long", content="\n\n".join(f"{about * 6}{it}" for it in range(40)))
+    others = [pb.Document(id=str(it), content=f"Bread number {it}.") for it in range(5)]
+    async with gateway_stub(stack.gateway) as stub, new_collection(stub, [long, *others]) as name:
+        fields = {"k": 4, "mode": retriever_pb.SEARCH_MODE_DENSE}
+        capped = await stub.Search(search(name, pb.Refinement(max_per_document=1), **fields))
+        named = pb.Refinement(max_per_document=1, candidates=8)
+        few = await stub.Search(search(name, named, **fields))
+        all_of = pb.Refinement(max_per_document=1, candidates=200)
+        fields["k"] = 6
+        enough = await stub.Search(search(name, all_of, **fields))
+        fields["k"] = 7
+        none_left = await stub.Search(search(name, all_of, **fields))
+    documents = [it.document_id for it in capped.hits]
+    assert documents[0] == "long"
+    assert (len(set(documents)), capped.exhausted) == (4, False)
+    assert [it.document_id for it in few.hits] == ["long"] and not few.exhausted
+    # All chunks were looked at: only where hits are missing does it matter that none is left.
+    assert (len(enough.hits), enough.exhausted) == (6, False)
+    assert (len(none_left.hits), none_left.exhausted) == (6, True)
+
+
 async def test_a_reranking_is_a_hop_and_orders_by_its_own_score(stack: TestStack) -> None:
     async with gateway_stub(stack.gateway) as stub, new_collection(stub, DOCUMENTS) as name:
         response = await stub.Search(search(name, pb.Refinement(rerank=True), k=5))
@@ -88,7 +113,9 @@ async def test_without_the_embedder_a_reranking_is_left_out_and_told(stack: Test
                 await stub.Search(request, timeout=5)
         finally:
             stack.start("embedder")
-        plain = await stub.Search(search(name, pb.Refinement(max_per_document=1), mode=lexical))
+        # Of the same twenty.
+        capped = pb.Refinement(max_per_document=1, candidates=20)
+        plain = await stub.Search(search(name, capped, mode=lexical))
     assert not healthy.degradations
     [told] = degraded.degradations
     assert (told.hop, told.substitute) == ("reranking", pb.SUBSTITUTE_STEP_SKIPPED)

@@ -36,6 +36,12 @@ def candidates(refinement: pb.Refinement, wanted: int, limits: RefiningLimits) -
     return min(max(wanted, asked), MAX_CANDIDATES)
 
 
+def may_find_more(refinement: pb.Refinement, found: int) -> bool:
+    """Whether more hits than `found` may be looked for where too few are left of them: as
+    many as a request names are all, and to rerank two hundred takes too long."""
+    return found < MAX_CANDIDATES and not refinement.candidates and not refinement.rerank
+
+
 def refined(hits: Hits, refinement: pb.Refinement, wanted: int, limits: RefiningLimits) -> Hits:
     """Return at most `wanted` passages made of `hits`, which come best first; the first
     one is, or holds, the first hit."""

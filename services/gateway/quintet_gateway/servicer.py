@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -31,7 +32,8 @@ from quintet_gateway.question import RERANKED_TOKENS
 from quintet_gateway.records.recorder import Recorder
 from quintet_gateway.reembedding import Reembedder
 from quintet_gateway.refiner import Refiner
-from quintet_gateway.searching import Query, Searcher, by_words_alone
+from quintet_gateway.refining import MAX_CANDIDATES, Hits, may_find_more
+from quintet_gateway.searching import Found, Query, Searcher, by_words_alone
 from quintet_gateway.status import StatusTeller
 from quintet_servicekit.deadline import Deadline
 from quintet_servicekit.priority import Priority, priority_now
@@ -153,20 +155,19 @@ class GatewayServicer(GatewayServiceServicer):
     async def _searched(self, chain: Chain, request: pb.SearchRequest) -> pb.SearchResponse:
         need = self._freshness.need(request.collection, request.consistency)
         wanted = request.k or DEFAULT_HITS
-        found = await self._searcher.find(
-            chain,
-            Query(
-                collection=request.collection,
-                text=request.query,
-                k=self._refiner.candidates(request.refinement, wanted),
-                mode=request.mode,
-                filter=request.filter if request.HasField("filter") else None,
-                consistency=self._freshness.demand(request.collection, need),
-            ),
+        query = Query(
+            collection=request.collection,
+            text=request.query,
+            k=self._refiner.candidates(request.refinement, wanted),
+            mode=request.mode,
+            filter=request.filter if request.HasField("filter") else None,
+            consistency=self._freshness.demand(request.collection, need),
         )
-        hits = await self._refiner.refined(
-            chain, request.query, found.hits, request.refinement, wanted
-        )
+        found, hits = await self._found(chain, request, query, wanted)
+        short = len(hits) < wanted and not found.exhausted
+        if short and may_find_more(request.refinement, query.k):
+            query = replace(query, k=MAX_CANDIDATES)
+            found, hits = await self._found(chain, request, query, wanted)
         linked = await self._expander.linked(
             chain,
             links_pb.RelatedPassagesRequest(
@@ -184,10 +185,19 @@ class GatewayServicer(GatewayServiceServicer):
             mode=found.mode,
             trail=chain.trail(),
             consistency_token=found.token,
-            exhausted=found.exhausted,
+            exhausted=found.exhausted and len(hits) < wanted,
             compared_all=found.compared_all,
             degradations=chain.degradations.messages,
             bill=chain.meter.bill(),
+        )
+
+    async def _found(
+        self, chain: Chain, request: pb.SearchRequest, query: Query, wanted: int
+    ) -> tuple[Found, Hits]:
+        found = await self._searcher.find(chain, query)
+        refinement = request.refinement
+        return found, await self._refiner.refined(
+            chain, request.query, found.hits, refinement, wanted
         )
 
     async def Ingest(

@@ -1418,8 +1418,9 @@ class SearchResponse(_message.Message):
     consistency_token: _builtins.str
     """Consistency token of the state of the collection that was searched."""
     exhausted: _builtins.bool
-    """Whether there are fewer hits than `k` because nothing more matches; there are never
-    fewer for another reason.
+    """Whether there are fewer hits than `k` because nothing more matches. There are fewer for
+    another reason only where a refinement drops too many of those that it looks at: 200
+    then, or as many as it names or reranks.
     """
     compared_all: _builtins.bool
     """As in the retriever's SearchResponse."""
