@@ -61,6 +61,12 @@ def circumstances() -> Circumstances:
     )
 
 
+def processor_seconds(pid: int) -> float:
+    """Return the processor time that a process, with all its threads, has taken so far."""
+    after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(after_name[11]) + int(after_name[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def _commit() -> str:
     def git(*arguments: str) -> str:
         root = Path(__file__).parents[1]

@@ -105,8 +105,8 @@ class Admission:
             return len(self._line) >= self._settings.bulk_waiting and not self._bulk_may_begin()
         return self._limit.is_reached
 
-    def refusal(self, priority: Priority) -> ServiceError:
-        """Return the error of a call that is refused, and count it."""
+    def count_refusal(self, priority: Priority) -> None:
+        """Count a call that is refused; a log line in some tells of them."""
         self._refused[priority].inc()
         self._unlogged += 1
         now = time.monotonic()
@@ -119,6 +119,9 @@ class Admission:
                 waiting=len(self._line),
             )
             self._logged_at, self._unlogged = now, 0
+
+    def overloaded(self) -> ServiceError:
+        """Return the error of a call that is refused."""
         return ServiceError(
             Reason.OVERLOADED,
             "the service has as much to do as it can",
@@ -139,10 +142,12 @@ class Admission:
                 self._end_bulk()
             return
         if self._limit.is_reached:
-            raise self.refusal(priority)
+            raise self._refusal(priority)
         patience = self._settings.patience_seconds
         longest = patience if remaining is None else min(remaining, patience)
-        place = Place(self._limit, max(GOOD_SHARE * longest, 1e-3), self._limit.begin())
+        # Whoever has so little time is in haste; that it was not enough tells of no queue.
+        told = self._limit if longest >= self._settings.fair_deadline_seconds else None
+        place = Place(told, max(GOOD_SHARE * longest, 1e-3), self._limit.begin())
         try:
             yield place
         except (asyncio.CancelledError, GeneratorExit):
@@ -158,12 +163,16 @@ class Admission:
             self._limit.end()
             self._call_up()
 
+    def _refusal(self, priority: Priority) -> ServiceError:
+        self.count_refusal(priority)
+        return self.overloaded()
+
     async def _bulk_turn(self) -> None:
         if not self._line and self._bulk_may_begin():
             self._begin_bulk()
             return
         if len(self._line) >= self._settings.bulk_waiting:
-            raise self.refusal(Priority.BULK)
+            raise self._refusal(Priority.BULK)
         turn = asyncio.get_running_loop().create_future()
         self._line.append(turn)
         try:
@@ -173,7 +182,7 @@ class Admission:
             if not turn.cancelled():  # its turn has come in the same instant
                 self._end_bulk()
             if isinstance(error, TimeoutError):
-                raise self.refusal(Priority.BULK) from None
+                raise self._refusal(Priority.BULK) from None
             raise
         finally:
             if turn in self._line:

@@ -7,7 +7,6 @@ they share what they tell: method, code, duration, trace id.
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager
@@ -19,7 +18,7 @@ from opentelemetry import trace
 from opentelemetry.propagate import extract
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
-from quintet_servicekit import attributes, call_notes, errors, identity, telemetry
+from quintet_servicekit import attributes, call_notes, identity, telemetry
 from quintet_servicekit.admission import Admission, Place
 from quintet_servicekit.call_metrics import CallMeters
 from quintet_servicekit.errors import Reason, ServiceError
@@ -36,14 +35,12 @@ from quintet_servicekit.incoming import (
     tolerant,
 )
 from quintet_servicekit.priority import Priority, priority_now, priority_of
+from quintet_servicekit.refusal import details_of, refusing, told
 from quintet_servicekit.tls import check_caller
 from quintet_servicekit.trailers import trailers_of
 
 TRACE_ID_KEY = "quintet-trace-id"
 """Trailer with the trace's id, on every response."""
-
-PUSHBACK_KEY = "grpc-retry-pushback-ms"
-"""Trailer by which gRPC clients are told when to try again; never, where it is negative."""
 
 _SILENT = ("/grpc.health.", "/grpc.reflection.")
 """Methods of the machinery: no span, no log line."""
@@ -85,6 +82,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         self._admission_of = admission_of
         self._tenants = frozenset(tenants)
         self._wrapped: dict[str, tuple[grpc.RpcMethodHandler[Any, Any], Admission | None]] = {}
+        self._refusing: dict[Admission, grpc.RpcMethodHandler[Any, Any]] = {}
         self._calls: set[asyncio.Task[Any] | None] = set()
         self._watches: set[asyncio.Task[Any] | None] = set()
         self._ended: set[asyncio.Task[Any] | None] = set()
@@ -121,7 +119,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             priority = priority_of(handler_call_details.invocation_metadata)
             if not admission.is_full(priority):
                 return wrapped
-            return _refusing(admission.refusal(priority))
+            admission.count_refusal(priority)
+            return self._refusing[admission]
         handler = await continuation(handler_call_details)
         if handler is None:
             return None
@@ -132,6 +131,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         wrapped = self._wrap(name, handler, admission)
         # Only methods that exist are remembered, so callers cannot grow the dict.
         self._wrapped[method] = wrapped, admission
+        if admission is not None and admission not in self._refusing:
+            self._refusing[admission] = refusing(admission.overloaded())
         return wrapped
 
     def _wrap(
@@ -272,32 +273,6 @@ async def _place(
         yield place
 
 
-def _refusing(error: ServiceError) -> grpc.RpcMethodHandler[Any, Any]:
-    """Return a handler that ends a call of whatever method with the error.
-
-    It is one of streams, because then gRPC reads no request: a refusal costs a
-    fourth of the least call, and no span.
-    """
-
-    async def refuse(_: Any, context: Context) -> None:
-        await context.abort(error.code, error.message, _trailers(error))
-
-    return grpc.stream_stream_rpc_method_handler(refuse)
-
-
-def _trailers(error: ServiceError) -> tuple[tuple[str, str | bytes], ...]:
-    """Return the error's details and, for clients that retry on their own, when to."""
-    details = (errors.DETAILS_KEY, errors.to_status(error).SerializeToString())
-    if error.reason in (Reason.CIRCUIT_OPEN, Reason.RATE_LIMITED, Reason.BUDGET_EXHAUSTED):
-        # Else the caller's channel would try again at once what is refused for a while.
-        return details, (PUSHBACK_KEY, "-1")
-    if error.reason is Reason.OVERLOADED and error.retry_after is not None:
-        # Those who are refused together shall not come back together.
-        pause = error.retry_after * random.uniform(0.5, 1.5)  # noqa: S311
-        return details, (PUSHBACK_KEY, str(max(1, round(pause * 1000))))
-    return (details,)
-
-
 class _Call:
     """What is told about one call."""
 
@@ -386,7 +361,9 @@ class _Call:
     async def abort(self, error: ServiceError) -> None:
         """End the call with the error's status, details and the trace's id."""
         await self._context.abort(
-            error.code, error.message, (*trailers_of(self._context), *_trailers(error))
+            error.code,
+            error.message,
+            (*trailers_of(self._context), *told(error, details_of(error))),
         )
 
 

@@ -24,6 +24,9 @@ class AdmissionSettings(BaseModel):
     has begun is better ended, and it refuses its callers first."""
     patience_seconds: float = Field(30.0, gt=0, le=3600)
     """Deadline that is assumed of a caller who gave none, or a later one."""
+    fair_deadline_seconds: float = Field(0.1, ge=0, le=60)
+    """Deadline below which a call that is late tells nothing: else a caller whose deadlines
+    no server could meet would lower the limit for all. As breakers' `fair_timeout_seconds`."""
     bulk_share: float = Field(0.25, gt=0, le=1)
     """Share of the limit that bulk calls may have."""
     bulk_calls: int = Field(64, ge=1, le=100_000)

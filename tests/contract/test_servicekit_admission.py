@@ -231,6 +231,17 @@ async def test_a_call_made_for_bulk_is_bulk_further_down() -> None:
         assert servicer.priorities == [Priority.QUESTION, Priority.BULK]
 
 
+async def test_callers_in_too_much_haste_do_not_lower_the_limit_of_the_others() -> None:
+    async with busy(AdmissionSettings(least_calls=2), most=64) as (_, _, stub):
+        hasty = [stub.Count(pb.CountRequest(), timeout=0.05) for _ in range(30)]
+        for ended in await asyncio.gather(*hasty, return_exceptions=True):
+            assert isinstance(ended, grpc.aio.AioRpcError)
+            assert ended.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        name = "quintet_admission_in_flight"
+        await until(lambda: REGISTRY.get_sample_value(name, {"priority": "question"}) == 0)
+        assert REGISTRY.get_sample_value("quintet_admission_limit", {"priority": "question"}) == 64
+
+
 async def test_the_limit_follows_what_callers_can_wait_for_and_recovers() -> None:
     settings = AdmissionSettings(least_calls=2)
 
