@@ -33,6 +33,7 @@ NAMES = (
     "admission",
     "freshness",
     "overload",
+    "yielding",
 )
 """Modules of this package with an `async def bench(run: Run) -> list[Figure]`."""
 

@@ -1,4 +1,5 @@
-"""Three times and ten times more questions than can be answered, over the real services.
+"""Three times and ten times more questions than can be answered, and questions beside an
+ingest, over the real services.
 
 The bench measures the same for longer (`bench/overload.py`); here the bounds leave room
 for other work on the machine.
@@ -6,10 +7,18 @@ for other work on the machine.
 
 from __future__ import annotations
 
+import asyncio
+import secrets
+import urllib.request
+from collections.abc import AsyncIterator
+from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from support.gateway import gateway_stub
 from support.stack import TestStack
 
 from bench.corpus import documents
@@ -17,6 +26,7 @@ from bench.overload import COLLECTION, DEADLINE, in_time
 from bench.worker import running_worker
 from quintet.gateway.v1 import gateway_service_pb2 as pb
 from quintet.gateway.v1.gateway_service_pb2_grpc import GatewayServiceStub
+from quintet_embedder.settings import Settings
 
 
 @pytest.fixture(scope="module")
@@ -61,3 +71,67 @@ async def test_overload_costs_few_answers_and_is_over_when_it_ends(
     late = [(at, outcome) for at, _, outcome in after if at >= 3.0]
     assert "RESOURCE_EXHAUSTED" not in {outcome for _, outcome in late}
     assert "good" in {outcome for _, outcome in late}
+
+
+class Ingesting:
+    """Documents that are sent as fast as they are taken, and how many were acknowledged."""
+
+    def __init__(self, collection: str) -> None:
+        self._collection = collection
+        self.acknowledged = 0
+
+    async def stream(self, stub: Any) -> None:
+        async for _ in stub.Ingest(self._documents()):
+            self.acknowledged += 1
+
+    async def _documents(self) -> AsyncIterator[pb.IngestRequest]:
+        texts = [text for text in documents(300_000).values() if len(text) > 15_000]
+        for text in cycle(texts):
+            # Of no chunk is there a vector yet.
+            new = secrets.token_hex(4)
+            document = pb.Document(id=new, content=text.replace("\n\n", f" {new}\n\n"))
+            yield pb.IngestRequest(collection=self._collection, document=document)
+
+
+def in_bulk(stack: TestStack, service: str) -> tuple[float, float]:
+    """Return how many bulk calls are under way at a service, and how many in line."""
+    with urllib.request.urlopen(stack.endpoints[service]["metrics"]) as response:
+        families = list(text_string_to_metric_families(response.read().decode()))
+    samples = {(it.name, it.labels.get("priority")): it.value for f in families for it in f.samples}
+    return (
+        samples["quintet_admission_in_flight", "bulk"],
+        samples["quintet_admission_waiting", None],
+    )
+
+
+@pytest.mark.usefixtures("reference")
+async def test_a_question_does_not_stand_in_the_line_of_an_ingest(stack: TestStack) -> None:
+    collection = f"test-{secrets.token_hex(6)}"
+    ingesting = Ingesting(collection)
+    most = Settings().admission.bulk_calls
+    async with gateway_stub(stack.gateway) as stub:
+        await stub.CreateCollection(pb.CreateCollectionRequest(name=collection))
+        streams = [asyncio.create_task(ingesting.stream(stub)) for _ in range(3)]
+        try:
+            async with asyncio.timeout(60):
+                under_way, in_line = 0.0, 0.0
+                while under_way < most or in_line < most / 4:
+                    assert not any(it.done() for it in streams)
+                    await asyncio.sleep(0.05)
+                    under_way, in_line = await asyncio.to_thread(in_bulk, stack, "embedder")
+                    assert under_way <= most
+            before = ingesting.acknowledged
+            for number in range(3):
+                request = pb.AskRequest(
+                    collection=COLLECTION,
+                    question=f"What is lambda? ({number})",
+                    model="extractive",
+                )
+                await stub.Ask(request, timeout=30)
+            # Three times behind all that was in line it would have been some sixty.
+            assert ingesting.acknowledged - before < most
+        finally:
+            for stream in streams:
+                stream.cancel()
+            await asyncio.wait(streams)
+            await stub.DeleteCollection(pb.DeleteCollectionRequest(name=collection))

@@ -69,6 +69,32 @@ async def test_a_query_overtakes_passages_that_came_before_it() -> None:
     assert [job for job, _ in batch.items] == [query]
 
 
+async def test_while_queries_come_only_so_many_batches_of_passages_are_computed_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("quintet_embedder.scheduler.CALM_SECONDS", 3_600.0)
+    scheduler = Scheduler(batch_tokens=128, max_texts=100, passages_beside_queries=1)
+    scheduler.submit(texts(*[128] * 4), PASSAGE)
+    before = [await scheduler.next_batch(PASSAGE) for _ in range(2)]
+    scheduler.submit(texts(12), QUERY)
+    later = asyncio.create_task(scheduler.next_batch(PASSAGE))
+    assert (await scheduler.next_batch(QUERY)).purpose is QUERY
+    scheduler.deliver(before[0], computed(before[0]))
+    await asyncio.sleep(0)
+    assert not later.done()
+    scheduler.deliver(before[1], computed(before[1]))
+    assert (await asyncio.wait_for(later, 10)).purpose is PASSAGE
+
+
+async def test_when_no_queries_come_any_more_passages_are_computed_on_all_lanes() -> None:
+    scheduler = Scheduler(batch_tokens=128, max_texts=100, passages_beside_queries=1)
+    scheduler.submit(texts(12), QUERY)
+    scheduler.submit(texts(*[128] * 2), PASSAGE)
+    await scheduler.next_batch(QUERY)
+    for _ in range(2):
+        await asyncio.wait_for(scheduler.next_batch(PASSAGE), 10)
+
+
 async def test_a_bulk_request_and_a_small_one_advance_side_by_side() -> None:
     scheduler = Scheduler(batch_tokens=1_024, max_texts=10_000)
     scheduler.submit(texts(*[128] * 1_000), PASSAGE)

@@ -229,6 +229,11 @@ class _Plan:
             resources.callback(service.close)
             self._services[name] = service
         self._vouch(folder)
+        # What a question needs after its vector is on the same cores.
+        cores = len(os.sched_getaffinity(0))
+        self._services["embedder"].configure(
+            {"QUINTET_EMBEDDER_PASSAGES_BESIDE_QUERIES": str(max(1, cores // 2))}
+        )
         self._services["gateway"].configure(
             {
                 f"QUINTET_GATEWAY_{name.upper()}_ADDRESS": self._services[name].address

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -58,7 +59,11 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
 
 def _engine(settings: Settings) -> ModelEngine:
     checkpoint = read_checkpoint(model_folder(settings))
-    scheduler = Scheduler(batch_tokens=settings.batch_tokens, max_texts=settings.queue_texts)
+    scheduler = Scheduler(
+        batch_tokens=settings.batch_tokens,
+        max_texts=settings.queue_texts,
+        passages_beside_queries=settings.passages_beside_queries or math.inf,
+    )
     return ModelEngine(
         name=settings.model,
         revision=partial(revision_of, checkpoint.folder),

@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import asyncio
 import bisect
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +27,9 @@ from quintet_servicekit.errors import Reason, ServiceError
 BUCKETS = (16, 24, 32, 48, 64, 80, 96, 112, 128, 144, 160, 192, 224, 256, 384, 512, 1024, 8192)
 """Upper ends of the buckets, in tokens, beyond which a bucket has no end. Texts of
 one bucket, of 16 tokens or more, are padded by half at most, typically by a tenth."""
+CALM_SECONDS = 0.5
+"""How long after a query none has come since for nobody to be waiting: a question goes on
+through the other services, on the same cores, when it has its vector."""
 
 
 @dataclass(eq=False)
@@ -63,11 +68,17 @@ class Batch:
 class Scheduler:
     """The lines before a model, one a purpose. `max_texts` may wait in each, so that many
     passages keep no query out; a batch has `batch_tokens` at
-    most, padding included, but always at least one text."""
+    most, padding included, but always at least one text. While queries come,
+    `passages_beside_queries` batches of passages are computed at once at most."""
 
-    def __init__(self, *, batch_tokens: int, max_texts: int) -> None:
+    def __init__(
+        self, *, batch_tokens: int, max_texts: int, passages_beside_queries: float = math.inf
+    ) -> None:
         self._batch_tokens = batch_tokens
         self._max_texts = max_texts
+        self._passages_beside_queries = passages_beside_queries
+        self._passages_taken = 0
+        self._calm_at = -math.inf
         self._lines: dict[Purpose, OrderedDict[int, Job]] = {
             purpose: OrderedDict() for purpose in Purpose
         }
@@ -95,6 +106,8 @@ class Scheduler:
             job.waiting.setdefault(bisect.bisect_left(BUCKETS, len(tokens)), []).append(index)
         self._texts[purpose] += len(ids)
         self._lines[purpose][id(job)] = job
+        if purpose is not Purpose.PASSAGE:
+            self._calm_at = time.monotonic() + CALM_SECONDS
         self._arrival.set()
         return job
 
@@ -109,10 +122,26 @@ class Scheduler:
         """Wait for texts of one of the purposes, the first of them first."""
         while True:
             for purpose in purposes:
-                if self._lines[purpose]:
+                if self._lines[purpose] and not self._yields(purpose):
+                    self._passages_taken += purpose is Purpose.PASSAGE
                     return self._take(self._lines[purpose])
             self._arrival.clear()
-            await self._arrival.wait()
+            calm = self._calm_at - time.monotonic()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(calm if calm > 0 else None):
+                    await self._arrival.wait()
+
+    def _yields(self, purpose: Purpose) -> bool:
+        return (
+            purpose is Purpose.PASSAGE
+            and self._passages_taken >= self._passages_beside_queries
+            and time.monotonic() < self._calm_at
+        )
+
+    def _ended(self, batch: Batch) -> None:
+        if batch.purpose is Purpose.PASSAGE:
+            self._passages_taken -= 1
+            self._arrival.set()
 
     def _take(self, line: OrderedDict[int, Job]) -> Batch:
         first = next(iter(line.values()))
@@ -146,6 +175,7 @@ class Scheduler:
 
     def deliver(self, batch: Batch, rows: Sequence[Any] | Vectors) -> None:
         """Hand a batch's results, one a text, to the jobs they belong to."""
+        self._ended(batch)
         for (job, index), row in zip(batch.items, rows, strict=True):
             job.rows[index] = row
             job.left -= 1
@@ -154,6 +184,7 @@ class Scheduler:
 
     def fail(self, batch: Batch, error: Exception) -> None:
         """Fail every job of a batch, and take its other texts out of the line."""
+        self._ended(batch)
         for job in {id(job): job for job, _ in batch.items}.values():
             if not job.done.done():
                 job.done.set_exception(error)

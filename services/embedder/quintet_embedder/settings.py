@@ -56,6 +56,10 @@ class Settings(ServiceSettings):
     passage_niceness: int = Field(10, ge=0, le=19)
     """Priority that the threads computing passages give up, so that a query beside
     a bulk ingest gets a core at once (OpenVINO only)."""
+    passages_beside_queries: int = Field(0, ge=0, le=256)
+    """Batches of passages that are computed at once while queries come, each on one core
+    (OpenVINO only); 0: on all. Fewer leave cores to what a question needs after its vector, on
+    a machine that it shares with the other services, and slow an ingest down as much."""
 
     reranker_path: Path | None = None
     """Folder of a cross-encoder that reranks instead of MaxSim. One whose head was
