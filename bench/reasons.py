@@ -54,7 +54,7 @@ REASONS: dict[str, str] = {
     "look-up, message), a tenth each span and metrics, and the log line. Logging one call in some "
     "would meet it; so would a faster log encoder and a remembered key together. Not taken again "
     "since records and usage are written of each answer: runs on a busier machine, with a second "
-    "gateway beside, gave 450 to 970 a second, a seventh of the echo; about a quarter of the "
+    "gateway beside, gave 430 to 970 a second, a seventh of the echo; about a quarter of the "
     "gateway's thread was then records, usage and the database.",
     "chain: p50 of a cold Ask": _HOPS
     + "An answer without a language model takes too little time for five hops to vanish in.",
