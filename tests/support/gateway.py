@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -30,13 +31,26 @@ async def gateway_stub(address: str) -> AsyncIterator[Any]:
 async def new_collection(stub: Any, documents: Iterable[pb.Document] = ()) -> AsyncIterator[str]:
     """Yield the name of a new collection that holds `documents`; it is deleted after."""
     name = f"test-{secrets.token_hex(6)}"
-    await stub.CreateCollection(pb.CreateCollectionRequest(name=name))
+    await _create(stub, name)
     try:
         for acknowledged in await ingest(stub, name, list(documents)):
             assert acknowledged.HasField("ingested"), acknowledged
         yield name
     finally:
         await stub.DeleteCollection(pb.DeleteCollectionRequest(name=name))
+
+
+async def _create(stub: Any, name: str) -> None:
+    # A service that another test had stopped or frozen is used again within five seconds.
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                await stub.CreateCollection(pb.CreateCollectionRequest(name=name))
+                return
+            except grpc.aio.AioRpcError as error:
+                if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                    raise
+            await asyncio.sleep(0.05)
 
 
 async def ingest(

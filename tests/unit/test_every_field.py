@@ -227,10 +227,8 @@ def searched(request: pb.SearchRequest) -> tuple[list[tuple[str, bytes]], bytes]
 
 def test_each_field_of_a_search_reaches_a_service_or_decides_what_is_failed() -> None:
     request = pb.SearchRequest(collection="notes", query="Who?", k=3)
-    # The one lets the call fail, and changes no hits; the other says nothing alone.
-    assert indifferent(request, searched) == {"fail_if_degraded", "refinement.candidates"}
-    request.refinement.rerank = True
-    assert "refinement.candidates" not in indifferent(request, searched)
+    # It lets the call fail, and changes no hits.
+    assert indifferent(request, searched) == {"fail_if_degraded"}
 
 
 NOT_OF_A_RESULT = {

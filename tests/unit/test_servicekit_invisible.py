@@ -6,7 +6,7 @@ from quintet_servicekit.invisible import invisible_spans, visible
 SHOWN = [*"aé\t\nب👨", "\ufe0f"]
 HIDDEN = [
     "\0",
-    "\x1f",
+    "\x1b",
     "\x7f",
     "\x9f",
     "\u00ad",

@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-ENTRY_BYTES = 256
+ENTRY_BYTES = 288
 """Cost of an entry beside its result: the digest, its size, the dictionary's slot and the
 list's node. Measured with tracemalloc; a test holds it an upper bound."""
 
