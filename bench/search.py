@@ -61,7 +61,7 @@ async def bench(run: Run) -> list[Figure]:
         questions = itertools.cycle(
             (_sentence(chosen, words, 8), vector) for vector in _near(numbers, centres, 200)
         )
-        calls = run.size(200, 3)
+        calls = run.size(50, 3)
 
         async def served() -> float:
             async def once() -> None:

@@ -244,6 +244,7 @@ class Shelf:
         self.refused: set[UUID] = set()
         self.asked = asyncio.Event()
         self.has_rest = asyncio.Event()
+        self.written = asyncio.Event()
 
     async def insert(self, rows: Sequence[Row]) -> None:
         self.asked.set()
@@ -269,7 +270,7 @@ def count(outcome: str) -> float:
 
 async def test_records_are_written_in_batches_and_found_until_they_are() -> None:
     shelf = Shelf()
-    writer = RecordWriter(shelf, composer().packed, most=1_000, interval=60)
+    writer = RecordWriter(shelf, composer().packed, most=1_000, interval=0.05)
     entries = [entry() for _ in range(BATCH + 1)]
     for it in entries:
         writer.put(it)
@@ -283,6 +284,65 @@ async def test_records_are_written_in_batches_and_found_until_they_are() -> None
     running.cancel()
     assert shelf.batches == [BATCH, 1]
     assert writer.waiting("a", entries[0].id) is None
+
+
+async def test_what_comes_while_a_batch_is_written_waits_for_more() -> None:
+    writing, written = asyncio.Event(), asyncio.Event()
+
+    class Slow(Shelf):
+        async def insert(self, rows: Sequence[Row]) -> None:
+            writing.set()
+            await written.wait()
+            await super().insert(rows)
+            self.written.set()
+
+        async def batch(self) -> None:
+            """Wait for the next batch."""
+            await self.written.wait()
+            self.written.clear()
+
+    shelf = Slow()
+    writer = RecordWriter(shelf, composer().packed, most=1_000, interval=60)
+    for _ in range(BATCH):
+        writer.put(entry())
+    running = asyncio.create_task(writer.run())
+    async with asyncio.timeout(10):
+        await writing.wait()
+        writer.put(entry())
+        written.set()
+        await shelf.batch()
+        for _ in range(BATCH - 2):
+            writer.put(entry())
+            await asyncio.sleep(0)
+        assert shelf.batches == [BATCH]
+        writer.put(entry())
+        await shelf.batch()
+    running.cancel()
+    assert shelf.batches == [BATCH, BATCH]
+
+
+async def test_a_database_that_is_away_is_asked_after_a_pause_however_many_come() -> None:
+    shelf = Shelf()
+    shelf.away = True
+    asked = 0
+
+    class Counted(Shelf):
+        async def insert(self, rows: Sequence[Row]) -> None:
+            nonlocal asked
+            asked += 1
+            await shelf.insert(rows)
+
+    writer = RecordWriter(Counted(), composer().packed, most=1_000, interval=60)
+    for _ in range(BATCH):
+        writer.put(entry())
+    running = asyncio.create_task(writer.run())
+    async with asyncio.timeout(10):
+        await shelf.asked.wait()
+    for _ in range(BATCH):
+        writer.put(entry())
+        await asyncio.sleep(0)
+    running.cancel()
+    assert asked == 1
 
 
 async def test_while_the_database_is_away_records_wait_and_those_beyond_the_queue_are_counted() -> (

@@ -84,14 +84,16 @@ class RecordWriter:
     async def run(self) -> None:
         """Write what comes, until cancelled."""
         while True:
+            if len(self._waiting) < BATCH:
+                self._full.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._interval):
                     await self._full.wait()
-            self._full.clear()
             WAITING.set(len(self._waiting))
-            # A server that is away is asked again after a pause, and not for each batch.
-            while self._waiting and await self._write():
-                pass
+            # What comes meanwhile waits for a batch of its own.
+            if self._waiting and not await self._write():
+                # A server that is away is asked again after a pause, however many come.
+                await asyncio.sleep(self._interval)
 
     async def end(self, seconds: float) -> None:
         """Write what waits, within `seconds`; the rest is dropped, counted and logged."""
