@@ -189,6 +189,28 @@ async def test_what_is_counted_leaves_no_files(tmp_path: Path) -> None:
     assert sum(books.sums.values()) == 20
 
 
+async def test_what_comes_while_it_is_counted_waits_for_more(tmp_path: Path) -> None:
+    executor = BoundedExecutor("test", threads=1, queue=3)
+    counted = []
+
+    class Busy(Books):
+        async def count(self, spool: UUID, before: int, now: int, sums: Sums) -> None:
+            await super().count(spool, before, now, sums)
+            counted.append(now - before)
+            if len(counted) < 5:
+                writer.put(entry())
+
+    books = Busy()
+    writer = UsageWriter(books, Spool.opened(tmp_path), executor, interval=1)
+    writer.put(entry())
+    await writer.once()
+    assert len(counted) == 1
+    await writer.once()
+    assert len(counted) == 2
+    await writer.end(5)
+    await executor.close()
+
+
 def test_a_disk_that_is_full_costs_no_answer_and_leaves_no_half_of_an_entry(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

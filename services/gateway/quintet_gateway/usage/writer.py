@@ -104,12 +104,14 @@ class UsageWriter:
         self._spool.close()
 
     async def _count(self, segment: Segment) -> None:
-        """Raises `ServiceError` while the database is away."""
+        """Count what there is now; what comes meanwhile waits for more. Raises `ServiceError`
+        while the database is away."""
+        size = segment.size
         while True:
             mark = self._marks.get(segment.id)
             if mark is None:
                 mark = self._marks[segment.id] = await self._store.counted(segment.id)
-            if mark >= segment.size:
+            if mark >= size:
                 return
             entries, sums, end = await self._executor.run(_read, segment, mark)
             if end == mark:
