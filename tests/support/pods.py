@@ -29,6 +29,8 @@ ROOT = Path(__file__).parents[2]
 PREFIX = "quintet-test-"
 SERVICES = ("tokenizer", "embedder", "retriever", "generator", "gateway")
 IMAGES = (*SERVICES, "cli")
+REVISION = "org.opencontainers.image.revision"
+"""Label with the commit that an image was built from."""
 Manifest = dict[str, Any]
 
 
@@ -38,16 +40,25 @@ def version() -> str:
     return str(project["project"]["version"])
 
 
-def what_is_missing() -> str:
-    """Return what keeps containers from running here; "" if nothing does."""
+def what_is_missing(*names: str) -> str:
+    """Return what keeps containers of these images from running here; "" if nothing does."""
     for program in ("podman", "kubectl", "catatonit"):
         if shutil.which(program) is None:
             return f"{program} is not installed"
-    for name in IMAGES:
+    commit = _told("git", "-C", str(ROOT), "rev-parse", "HEAD")
+    for name in names:
         image = f"quintet/{name}:{version()}"
-        if subprocess.run(["podman", "image", "exists", image], check=False).returncode:
-            return f"there is no image {image}: run `make images`"
+        label = f'{{{{index .Labels "{REVISION}"}}}}'
+        built = _told("podman", "image", "inspect", "--format", label, image)
+        if not built or built != commit:
+            there = f"{image} is of another commit" if built else f"there is no image {image}"
+            return f"{there}: run `make images`"
     return ""
+
+
+def _told(*command: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
+import zipfile
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -194,3 +196,26 @@ def test_a_build_sees_what_this_machine_s_pip_is_configured_for(
     written = (tmp_path / "work" / "pip.conf").read_text()
     assert f"cert = {tmp_path}/ca.crt\n" in written
     assert f"find-links = {tmp_path}/wheels https://index.example/simple\n" in written
+
+
+@pytest.mark.parametrize(
+    "project", ["protos", "servicekit", "cli", *(f"services/{name}" for name in SERVICES)]
+)
+def test_a_wheel_holds_every_file_of_its_packages(project: str, tmp_path: Path) -> None:
+    folder = tmp_path / "project"
+    unwanted = shutil.ignore_patterns("*.egg-info", "__pycache__", "build")
+    shutil.copytree(ROOT / project, folder, ignore=unwanted)
+    root = folder / "gen" if project == "protos" else folder
+    files = {
+        str(file.relative_to(root))
+        for package in root.glob("quintet*")
+        for file in package.rglob("*")
+        if file.is_file()
+    }
+    assert len(files) > 5
+    program = "from setuptools import build_meta; build_meta.build_wheel('wheel')"
+    command = [sys.executable, "-c", program]
+    built = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stderr
+    (wheel,) = (folder / "wheel").iterdir()
+    assert not files - set(zipfile.ZipFile(wheel).namelist())
