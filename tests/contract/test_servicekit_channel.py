@@ -282,13 +282,9 @@ async def serving_port() -> AsyncIterator[int]:
         yield int(target.rsplit(":", 1)[1])
 
 
-@pytest.mark.parametrize(
-    ("refusals", "reason"),
-    [(2, Reason.PERMISSION_DENIED), (1, Reason.DEPENDENCY_UNAVAILABLE)],
-)
-async def test_a_stream_that_ends_while_a_request_is_on_its_way_tells_why(
-    refusals: int, reason: Reason
-) -> None:
+@asynccontextmanager
+async def refusing_stream(refusals: int) -> AsyncIterator[Any]:
+    """Yield the call of a stream whose server refuses so many times, and then ends it well."""
     calls = 0
 
     def chunk(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
@@ -300,11 +296,6 @@ async def test_a_stream_that_ends_while_a_request_is_on_its_way_tells_why(
             context.abort(grpc.StatusCode.PERMISSION_DENIED, refused.message)
         yield from ()
 
-    async def requests() -> AsyncIterator[bytes]:
-        yield b""
-        time.sleep(0.3)  # noqa: ASYNC251  this loop is not told meanwhile that the call has ended
-        yield b""
-
     server = grpc.server(ThreadPoolExecutor(1))
     handler = grpc.stream_stream_rpc_method_handler(chunk)
     server.add_generic_rpc_handlers(
@@ -314,12 +305,54 @@ async def test_a_stream_that_ends_while_a_request_is_on_its_way_tells_why(
     server.start()
     try:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            call = channel.stream_stream(f"/{SERVICE}/Chunk", bytes, bytes)
-            peer = Peer("tokenizer", SERVICE)
-            with pytest.raises(ServiceError) as raised:
-                async for _ in peer.exchange("Chunk", call, requests(), timeout=5):
-                    raise AssertionError
+            yield channel.stream_stream(f"/{SERVICE}/Chunk", bytes, bytes)
     finally:
         server.stop(None).wait()
-    assert raised.value.reason is reason
-    assert calls == 2
+
+
+async def reason_of(call: Any, requests: AsyncIterator[bytes]) -> Reason:
+    with pytest.raises(ServiceError) as raised:
+        async for _ in Peer("tokenizer", SERVICE).exchange("Chunk", call, requests, timeout=5):
+            raise AssertionError
+    return raised.value.reason
+
+
+async def test_a_stream_that_ends_while_a_request_is_on_its_way_tells_why() -> None:
+    async def requests() -> AsyncIterator[bytes]:
+        yield b""
+        time.sleep(0.3)  # noqa: ASYNC251  this loop is not told meanwhile that the call has ended
+        yield b""
+
+    # Whether gRPC's client loses the status then is a matter of who is first.
+    async with refusing_stream(refusals=2) as call:
+        assert await reason_of(call, requests()) is Reason.PERMISSION_DENIED
+
+
+class Lost:
+    """A call as gRPC's client ends it that lost its status."""
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        none = grpc.aio.Metadata()
+        raise grpc.aio.AioRpcError(
+            grpc.StatusCode.INTERNAL, none, none, "Internal error from Core", None
+        )
+        yield b""  # type: ignore[unreachable]  # makes it a generator
+
+    def cancel(self) -> bool:
+        return False
+
+
+@pytest.mark.parametrize(
+    ("refusals", "reason"),
+    [(1, Reason.PERMISSION_DENIED), (0, Reason.DEPENDENCY_UNAVAILABLE)],
+)
+async def test_of_a_call_that_lost_its_status_the_far_end_is_asked_again(
+    refusals: int, reason: Reason
+) -> None:
+    async def none() -> AsyncIterator[bytes]:
+        for each in tuple[bytes, ...]():
+            yield each
+
+    async with refusing_stream(refusals) as asked_again:
+        calls = iter([lambda *_, **__: Lost(), asked_again])
+        assert await reason_of(lambda *args, **kw: next(calls)(*args, **kw), none()) is reason
