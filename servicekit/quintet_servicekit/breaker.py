@@ -302,8 +302,9 @@ class Breaker:
         slow = waited >= self._settings.slow_seconds
         if outcome is Outcome.NEUTRAL and not slow:
             return
+        failed = outcome in (Outcome.FAILED, Outcome.TIMED_OUT)
         if self.state is State.HALF_OPEN:
-            if outcome is Outcome.FAILED:
+            if failed:
                 self._open("the trial failed", now)
             elif slow:
                 self._open("the trial was slow", now)
@@ -311,7 +312,7 @@ class Breaker:
                 self.reset("the trial was answered")
             return
         cause = self._tally.add(now, outcome, slow=slow)
-        if outcome is Outcome.FAILED and now < self._suspected_until:
+        if failed and now < self._suspected_until:
             cause = cause or "it failed, as it did for another replica"
         self._suspected_until = -math.inf
         if cause is not None:

@@ -52,6 +52,9 @@ class BreakerSettings(BaseModel):
     max_open_seconds: float = Field(2.0, gt=0, le=3600)
     """What the stay's longest, doubling with each failed trial, ends at. With the
     trial after it this stays within the five seconds of recovery that we promise."""
+    burst_seconds: float = Field(0.1, ge=0, le=60)
+    """Expired calls that end so soon after each other are one of the failures in a row.
+    Those under way at once expire at once where this process, or the machine, was late."""
     trial_seconds: float = Field(2.0, gt=0, le=600)
     """Time after which a trial that has not ended no longer keeps out the next one: a
     stream may last for minutes, and one that was never closed for ever."""
@@ -68,13 +71,13 @@ class BreakerSettings(BaseModel):
         return self
 
     def judge(self, outcome: Outcome, timeout: float | None) -> Outcome:
-        """Return `outcome` as one of ANSWERED, FAILED and NEUTRAL, for a call that was
-        given `timeout` seconds."""
+        """Return `outcome` as one of ANSWERED, FAILED, TIMED_OUT and NEUTRAL, for a call
+        that was given `timeout` seconds. TIMED_OUT is then a failure."""
         if outcome is Outcome.OVERLOADED:
             return Outcome.FAILED if self.overload_is_failure else Outcome.ANSWERED
         if outcome is Outcome.TIMED_OUT:
             fair = timeout is None or timeout >= self.fair_timeout_seconds
-            return Outcome.FAILED if fair else Outcome.NEUTRAL
+            return Outcome.TIMED_OUT if fair else Outcome.NEUTRAL
         return outcome
 
 

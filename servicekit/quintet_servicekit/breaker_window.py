@@ -3,6 +3,7 @@ in constant time and space."""
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass
 
@@ -65,11 +66,13 @@ class Tally:
         self._settings = settings
         self._window = RollingWindow(settings.window_seconds)
         self._failures_in_a_row = 0
+        self._expired_at = -math.inf
 
     def clear(self) -> None:
         """Forget all calls."""
         self._window.clear()
         self._failures_in_a_row = 0
+        self._expired_at = -math.inf
 
     def counts(self, now: float) -> Counts:
         """Return the counts of the rolling window."""
@@ -78,10 +81,14 @@ class Tally:
     def add(self, now: float, outcome: Outcome, *, slow: bool) -> str | None:
         """Count a call that ended at `now`, and return why the breaker must open,
         or None where it need not."""
-        failed = outcome is Outcome.FAILED
+        expired = outcome is Outcome.TIMED_OUT
+        failed = expired or outcome is Outcome.FAILED
         self._window.add(now, failed=failed, slow=slow)
-        if failed:
+        if expired and now - self._expired_at < self._settings.burst_seconds:
+            pass
+        elif failed:
             self._failures_in_a_row += 1
+            self._expired_at = now if expired else -math.inf
         elif outcome is Outcome.ANSWERED:
             self._failures_in_a_row = 0
         return self._cause(self._window.counts(now)) if failed or slow else None

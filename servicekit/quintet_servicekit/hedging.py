@@ -10,8 +10,6 @@ policy from a service config.
 from __future__ import annotations
 
 import asyncio
-import math
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
@@ -19,6 +17,7 @@ from opentelemetry import trace
 from prometheus_client import Counter
 
 from quintet_servicekit import attributes
+from quintet_servicekit.latency import Latency
 
 _HEDGES = Counter("grpc_client_hedges_total", "Second attempts.", ("grpc_service", "grpc_method"))
 
@@ -39,16 +38,14 @@ class Hedging:
 
     def __init__(self, service: str, methods: frozenset[str], *, ratio: float) -> None:
         self._service = service
-        self._seconds: dict[str, deque[float]] = {it: deque(maxlen=CALLS) for it in methods}
+        self._latencies = {it: Latency(calls=CALLS, share=QUANTILE) for it in methods}
         self._ratio = ratio
         self._tokens = MOST_TOKENS
 
     def delay(self, method: str) -> float | None:
         """Return the seconds after which a call is tried again; None: it is not."""
-        seconds = self._seconds.get(method, ())
-        if len(seconds) < LEAST_CALLS:
-            return None
-        return sorted(seconds)[math.ceil(QUANTILE * len(seconds)) - 1]
+        latency = self._latencies.get(method)
+        return None if latency is None or len(latency) < LEAST_CALLS else latency.quantile
 
     async def first(self, method: str, attempt: Callable[[float], Awaitable[Response]]) -> Response:
         """Return what the first attempt to succeed returns; the other one is cancelled.
@@ -56,7 +53,7 @@ class Hedging:
         `attempt` is given the seconds that have passed. Raises as the first attempt does
         where none succeeds.
         """
-        if method not in self._seconds:
+        if method not in self._latencies:
             return await attempt(0.0)
         loop = asyncio.get_running_loop()
         began = loop.time()
@@ -74,7 +71,7 @@ class Hedging:
                     )
                     attempts.append(asyncio.ensure_future(attempt(loop.time() - began)))
             response = await _first_to_succeed(attempts)
-            self._seconds[method].append(loop.time() - began)
+            self._latencies[method].add(loop.time() - began)
             return response
         finally:
             for each in attempts:

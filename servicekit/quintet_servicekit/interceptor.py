@@ -34,6 +34,7 @@ from quintet_servicekit.incoming import (
     only,
     tolerant,
 )
+from quintet_servicekit.lateness import Lateness
 from quintet_servicekit.priority import Priority, priority_now, priority_of
 from quintet_servicekit.refusal import details_of, refusing, told
 from quintet_servicekit.tls import check_caller
@@ -146,7 +147,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             else grpc.stream_unary_rpc_method_handler
         )
         many, patiences = bool(handler.request_streaming), self._patiences
-        meters = CallMeters(method, self._tenants)
+        meters, lateness = CallMeters(method, self._tenants), Lateness(admission)
         behaviour: Any = (
             handler.unary_unary
             or handler.unary_stream
@@ -166,13 +167,14 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             return await only(requests, patiences.first)
 
         async def unary(requests: Any, context: Context) -> Any:
+            await lateness.refuse_if_hopeless(context)
             call = _Call(method, meters, context)
             with call.observed():
                 self._calls.add(task := asyncio.current_task())
                 try:
                     await self._check(method, call.metadata, context)
                     request = await read(requests)
-                    async with _place(admission, call.metadata, context):
+                    async with _place(admission, call.metadata, context, lateness):
                         return await behaviour(request, context)
                 except asyncio.CancelledError as error:
                     failure = call.failure(self._stopping(error))
@@ -183,6 +185,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             return await call.abort(failure)
 
         async def stream(requests: Any, context: Context) -> None:
+            await lateness.refuse_if_hopeless(context)
             call = _Call(method, meters, context)
             with call.observed():
                 self._calls.add(task := asyncio.current_task())
@@ -193,7 +196,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
                     # very task, so the service's generator is closed at once, and
                     # not when the garbage collector comes by.
                     async with (
-                        _place(admission, call.metadata, context) as place,
+                        _place(admission, call.metadata, context, lateness) as place,
                         aclosing(behaviour(request, context)) as responses,
                     ):
                         async for response in responses:
@@ -256,7 +259,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
 
 @asynccontextmanager
 async def _place(
-    admission: Admission | None, metadata: Metadata, context: Context
+    admission: Admission | None, metadata: Metadata, context: Context, lateness: Lateness
 ) -> AsyncIterator[Place]:
     """Hold the place of a call, and pass its priority on to those that it makes."""
     priority = priority_of(metadata)
@@ -266,7 +269,8 @@ async def _place(
         yield Place.unlimited()
         return
     began = time.perf_counter()
-    async with admission.place(priority, context.time_remaining()) as place:
+    remaining = context.time_remaining()
+    async with admission.place(priority, remaining, lateness.answered) as place:
         if priority is Priority.BULK:  # others are admitted or refused at once
             waited = time.perf_counter() - began
             trace.get_current_span().set_attribute(attributes.ADMISSION_WAIT, waited)

@@ -22,6 +22,7 @@ from quintet.tokenizer.v1.tokenizer_service_pb2_grpc import (
     TokenizerServiceStub,
     add_TokenizerServiceServicer_to_server,
 )
+from quintet_servicekit import lateness
 from quintet_servicekit.channel import Peer
 from quintet_servicekit.priority import PRIORITY_KEY, Priority, priority_now
 from quintet_servicekit.server import Application
@@ -261,3 +262,49 @@ async def test_the_limit_follows_what_callers_can_wait_for_and_recovers() -> Non
             if limit() == 64:
                 break
         assert limit() == 64
+
+
+async def code_of(call: Any) -> grpc.StatusCode:
+    try:
+        await call
+    except grpc.aio.AioRpcError as error:
+        return error.code()
+    return grpc.StatusCode.OK
+
+
+async def test_who_has_too_little_time_left_is_refused_in_overload_and_never_in_calm() -> None:
+    in_haste = 0.15
+    async with busy(AdmissionSettings(least_calls=2), most=64) as (servicer, _, stub):
+        # It becomes known that a call takes half a second.
+        (held,) = await hold(servicer, stub, 1)
+        await asyncio.sleep(0.5)  # it is time itself that is measured
+        servicer.go.set()
+        await held
+        servicer.go.clear()
+        call = stub.Count(pb.CountRequest(), timeout=in_haste)
+        assert await code_of(call) is grpc.StatusCode.DEADLINE_EXCEEDED
+        late = [stub.Count(pb.CountRequest(), timeout=0.2) for _ in range(30)]
+        await asyncio.gather(*late, return_exceptions=True)
+        begun, before = len(servicer.order), refused("question")
+
+        call = stub.Count(pb.CountRequest(), timeout=in_haste)
+        assert await code_of(call) is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert len(servicer.order) == begun
+        assert refused("question") == before + 1
+        servicer.go.set()
+        assert await code_of(stub.Count(pb.CountRequest(), timeout=5)) is grpc.StatusCode.OK
+
+
+async def test_what_calls_took_before_is_soon_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lateness, "VALID_SECONDS", 0.2)
+    async with busy(AdmissionSettings(least_calls=2), most=64) as (servicer, _, stub):
+        (held,) = await hold(servicer, stub, 1)
+        late = [stub.Count(pb.CountRequest(), timeout=0.2) for _ in range(30)]
+        await asyncio.gather(*late, return_exceptions=True)
+        servicer.go.set()
+        await held
+        call = stub.Count(pb.CountRequest(), timeout=0.1)
+        assert await code_of(call) is grpc.StatusCode.RESOURCE_EXHAUSTED
+        await asyncio.sleep(0.25)  # the time in which it is valid
+        call = stub.Count(pb.CountRequest(), timeout=0.1)
+        assert await code_of(call) is grpc.StatusCode.OK

@@ -69,7 +69,7 @@ async def test_overload_costs_few_answers_and_is_over_when_it_ends(
     assert "RESOURCE_EXHAUSTED" in outcomes[3.0]
     assert "INTERNAL" not in outcomes[3.0] | outcomes[10.0]
     assert answered[3.0] >= 0.4 * min(capacity, len(in_time(again, 30.0)) / 2.0)
-    assert answered[10.0] > 0
+    assert answered[10.0] >= 0.1 * capacity
     late = [(at, outcome) for at, _, outcome in after if at >= 3.0]
     assert "RESOURCE_EXHAUSTED" not in {outcome for _, outcome in late}
     assert "good" in {outcome for _, outcome in late}

@@ -6,24 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quintet_gateway.budget import CALLS, MODELS, Latency, Plan
+from quintet_gateway.budget import MODELS, Plan
 
 FLOORS = {"Embed": 0.02, "Search": 0.03, "Count": 0.01, "GenerateStream": 0.1}
 
 
 def plan() -> Plan:
     return Plan(FLOORS, reply_seconds=0.02, substitute_after=5.0)
-
-
-def test_a_latency_is_what_nine_of_ten_of_the_last_calls_took() -> None:
-    latency = Latency()
-    assert latency.quantile == 0
-    for seconds in range(1, 11):
-        latency.add(seconds)
-    assert latency.quantile == 9
-    for _ in range(CALLS):
-        latency.add(0.5)
-    assert latency.quantile == 0.5
 
 
 def test_a_call_gets_what_remains_less_what_later_ones_need() -> None:

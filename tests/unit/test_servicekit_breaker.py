@@ -111,6 +111,32 @@ def test_a_success_between_failures_ends_their_row(clock: Clock) -> None:
     assert state_of(breaker) is State.CLOSED
 
 
+def test_calls_that_expire_at_once_are_one_failure_in_the_row(clock: Clock) -> None:
+    breaker = make(clock, burst_seconds=0.1)
+    for _ in range(5):
+        call(breaker, TimeoutError())
+        clock.advance(0.01)
+    assert state_of(breaker) is State.CLOSED
+    clock.advance(0.1)
+    call(breaker, TimeoutError())
+    assert state_of(breaker) is State.OPEN
+    assert breaker.snapshot().cause == "2 failures in a row"
+
+
+def test_an_expired_call_and_another_failure_are_two(clock: Clock) -> None:
+    breaker = make(clock, burst_seconds=0.1)
+    call(breaker, TimeoutError())
+    call(breaker, DOWN)
+    assert state_of(breaker) is State.OPEN
+
+
+def test_calls_that_expire_at_once_all_count_in_the_rate(clock: Clock) -> None:
+    breaker = make(clock, burst_seconds=0.1, min_calls=10, failure_rate=0.5)
+    for _ in range(10):
+        call(breaker, TimeoutError())
+    assert breaker.snapshot().cause == "10 of 10 calls failed"
+
+
 def test_a_rate_of_failures_opens_it_though_none_follow_each_other(clock: Clock) -> None:
     breaker = make(clock, min_calls=10, failure_rate=0.5)
     for error in (DOWN, None) * 4:

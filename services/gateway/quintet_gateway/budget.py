@@ -3,9 +3,10 @@ ones need."""
 
 from __future__ import annotations
 
-import math
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Collection, Mapping
+
+from quintet_servicekit.latency import Latency
 
 CALLS = 64
 """Calls of a step over which its latency is taken: enough for a quantile, few enough to
@@ -17,20 +18,6 @@ MODELS = 32
 LEAST_SHARE = 0.5
 """Share of what remains that a call gets whatever later ones need. Who has too little
 time for all is better served if the first ones have a chance."""
-
-
-class Latency:
-    """The quantile of the last calls' seconds, in constant space."""
-
-    def __init__(self) -> None:
-        self._seconds: deque[float] = deque(maxlen=CALLS)
-        self.quantile = 0.0
-
-    def add(self, seconds: float) -> None:
-        """Take in a call."""
-        self._seconds.append(seconds)
-        ordered = sorted(self._seconds)
-        self.quantile = ordered[math.ceil(QUANTILE * len(ordered)) - 1]
 
 
 class Plan:
@@ -66,7 +53,7 @@ class Plan:
         model, where it matters."""
         if method in self._floors:
             key = (method, model)
-            self._latencies.setdefault(key, Latency()).add(seconds)
+            self._latencies.setdefault(key, Latency(calls=CALLS, share=QUANTILE)).add(seconds)
             self._latencies.move_to_end(key)
             if len(self._latencies) > len(self._floors) + MODELS:
                 self._latencies.popitem(last=False)
