@@ -144,6 +144,8 @@ def main(names: Sequence[str]) -> None:
             text = (ROOT / file).read_text(encoding="utf-8")
             given = [f"{key}={value}" for key, value in known.items() if f"ARG {key}" in text]
             options = [word for each in given for word in ("--build-arg", each)]
+            # buildah takes a label that names an argument from its cache, with the value of before.
+            options += ["--label", f"org.opencontainers.image.revision={revision}"]
             build(tool, f"quintet/{name}:{tag}", *arguments, *options, "--file", file, ".")
 
 
