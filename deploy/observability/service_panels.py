@@ -55,6 +55,16 @@ def saturation(service: str) -> list[Panel]:
             (rate("quintet_admission_refused_total", job, "priority"), "{{priority}}"),
         ),
         lines(
+            "Wait before a call is begun, where many come",
+            "s",
+            (
+                f"max by (grpc_method) (quintet_admission_line_seconds{{{job}}})",
+                "{{grpc_method}}",
+            ),
+            text="Measured after each hundred calls of a method; all questions are refused "
+            "while it is above the setting LONG_LINE_SECONDS.",
+        ),
+        lines(
             "Processor",
             "percentunit",
             (rate("process_cpu_seconds_total", job), "cores"),

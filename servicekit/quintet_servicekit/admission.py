@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from prometheus_client import Counter, Gauge
@@ -36,15 +36,8 @@ LOG_SECONDS = 1.0
 class Place:
     """A place that a call holds until it ends."""
 
-    def __init__(
-        self,
-        limit: AdaptiveLimit | None,
-        good_seconds: float,
-        beside: int,
-        tell: Callable[[float], None] | None = None,
-    ) -> None:
+    def __init__(self, limit: AdaptiveLimit | None, good_seconds: float, beside: int) -> None:
         self._limit = limit
-        self._tell = tell
         self._good_seconds = good_seconds
         self._beside = beside
         self._began_at = time.monotonic()
@@ -56,11 +49,7 @@ class Place:
 
     def answered(self) -> None:
         """Note the call's answer, or a stream's first message; later ones tell nothing."""
-        now = time.monotonic()
-        if self._tell is not None:
-            self._tell(now - self._began_at)
-            self._tell = None
-        self._sample(now)
+        self._sample(time.monotonic())
 
     def given_up(self) -> None:
         """Note that the call ends without an answer. Whose caller has left early tells
@@ -105,11 +94,6 @@ class Admission:
         return self._limit.limit
 
     @property
-    def is_lowered(self) -> bool:
-        """Whether calls were late of late."""
-        return self._limit.is_lowered
-
-    @property
     def bulk_limit(self) -> int:
         """Bulk calls that may be under way."""
         share = int(self._settings.bulk_share * self._limit.limit)
@@ -145,14 +129,8 @@ class Admission:
         )
 
     @asynccontextmanager
-    async def place(
-        self,
-        priority: Priority,
-        remaining: float | None,
-        tell: Callable[[float], None] | None = None,
-    ) -> AsyncIterator[Place]:
+    async def place(self, priority: Priority, remaining: float | None) -> AsyncIterator[Place]:
         """Hold a place for a call; `remaining` are the seconds of its caller's deadline.
-        `tell` is given the seconds until its answer, unless it is one in bulk.
 
         Raises `ServiceError` OVERLOADED when there is none; a bulk call waits for one.
         """
@@ -169,7 +147,7 @@ class Admission:
         longest = patience if remaining is None else min(remaining, patience)
         # Whoever has so little time is in haste; that it was not enough tells of no queue.
         told = self._limit if longest >= self._settings.fair_deadline_seconds else None
-        place = Place(told, max(GOOD_SHARE * longest, 1e-3), self._limit.begin(), tell)
+        place = Place(told, max(GOOD_SHARE * longest, 1e-3), self._limit.begin())
         try:
             yield place
         except (asyncio.CancelledError, GeneratorExit):

@@ -7,10 +7,11 @@ they share what they tell: method, code, duration, trace id.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 from opentelemetry import context as otel_context
@@ -34,7 +35,7 @@ from quintet_servicekit.incoming import (
     only,
     tolerant,
 )
-from quintet_servicekit.lateness import Lateness
+from quintet_servicekit.line import DO_NOTHING, Line, Lines
 from quintet_servicekit.priority import Priority, priority_now, priority_of
 from quintet_servicekit.refusal import details_of, refusing, told
 from quintet_servicekit.tls import check_caller
@@ -46,6 +47,7 @@ TRACE_ID_KEY = "quintet-trace-id"
 _SILENT = ("/grpc.health.", "/grpc.reflection.")
 """Methods of the machinery: no span, no log line."""
 
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Context = grpc.aio.ServicerContext[Any, Any]
 _BOUNDS = Bounds()
 
@@ -72,7 +74,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         guard: Guard | None = None,
         bounds: Bounds = _BOUNDS,
         callers: frozenset[str] = frozenset(),
+        lines: Lines | None = None,
     ) -> None:
+        self._lines = lines or Lines(math.inf)
         self._is_ready = is_ready
         self._authenticator = authenticator
         self._guard = guard
@@ -82,8 +86,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         self._faults = faults
         self._admission_of = admission_of
         self._tenants = frozenset(tenants)
-        self._wrapped: dict[str, tuple[grpc.RpcMethodHandler[Any, Any], Admission | None]] = {}
-        self._refusing: dict[Admission, grpc.RpcMethodHandler[Any, Any]] = {}
+        self._wrapped: dict[str, tuple[Handler, Admission | None, Line]] = {}
+        self._refusing: dict[Admission, Handler] = {}
         self._calls: set[asyncio.Task[Any] | None] = set()
         self._watches: set[asyncio.Task[Any] | None] = set()
         self._ended: set[asyncio.Task[Any] | None] = set()
@@ -106,19 +110,22 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
 
     async def intercept_service(  # type: ignore[override]  # None is gRPC's own 'no such method'
         self,
-        continuation: Callable[
-            [grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]
-        ],
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+    ) -> Handler | None:
         """Return the method's handler, wrapped once and then remembered."""
         method = handler_call_details.method
         if method in self._wrapped:
-            wrapped, admission = self._wrapped[method]
+            wrapped, admission, line = self._wrapped[method]
             if admission is None:
                 return wrapped
-            priority = priority_of(handler_call_details.invocation_metadata)
-            if not admission.is_full(priority):
+            metadata = handler_call_details.invocation_metadata
+            if line.is_measured and self._lines.is_own(metadata):
+                return DO_NOTHING
+            line.call_came()
+            priority = priority_of(metadata)
+            waits = priority is Priority.QUESTION and line.is_long
+            if not (waits or admission.is_full(priority)):
                 return wrapped
             admission.count_refusal(priority)
             return self._refusing[admission]
@@ -131,14 +138,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         admission = self._admission_of(name)
         wrapped = self._wrap(name, handler, admission)
         # Only methods that exist are remembered, so callers cannot grow the dict.
-        self._wrapped[method] = wrapped, admission
+        self._wrapped[method] = wrapped, admission, self._lines.of(method)
         if admission is not None and admission not in self._refusing:
             self._refusing[admission] = refusing(admission.overloaded())
         return wrapped
 
-    def _wrap(
-        self, method: str, handler: grpc.RpcMethodHandler[Any, Any], admission: Admission | None
-    ) -> grpc.RpcMethodHandler[Any, Any]:
+    def _wrap(self, method: str, handler: Handler, admission: Admission | None) -> Handler:
         # As streams, so that a request is read when we say: after it is known who calls,
         # and for a bounded time. It costs the same.
         make = (
@@ -147,7 +152,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             else grpc.stream_unary_rpc_method_handler
         )
         many, patiences = bool(handler.request_streaming), self._patiences
-        meters, lateness = CallMeters(method, self._tenants), Lateness(admission)
+        meters = CallMeters(method, self._tenants)
         behaviour: Any = (
             handler.unary_unary
             or handler.unary_stream
@@ -167,14 +172,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             return await only(requests, patiences.first)
 
         async def unary(requests: Any, context: Context) -> Any:
-            await lateness.refuse_if_hopeless(context)
             call = _Call(method, meters, context)
             with call.observed():
                 self._calls.add(task := asyncio.current_task())
                 try:
                     await self._check(method, call.metadata, context)
                     request = await read(requests)
-                    async with _place(admission, call.metadata, context, lateness):
+                    async with _place(admission, call.metadata, context):
                         return await behaviour(request, context)
                 except asyncio.CancelledError as error:
                     failure = call.failure(self._stopping(error))
@@ -185,7 +189,6 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             return await call.abort(failure)
 
         async def stream(requests: Any, context: Context) -> None:
-            await lateness.refuse_if_hopeless(context)
             call = _Call(method, meters, context)
             with call.observed():
                 self._calls.add(task := asyncio.current_task())
@@ -196,7 +199,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
                     # very task, so the service's generator is closed at once, and
                     # not when the garbage collector comes by.
                     async with (
-                        _place(admission, call.metadata, context, lateness) as place,
+                        _place(admission, call.metadata, context) as place,
                         aclosing(behaviour(request, context)) as responses,
                     ):
                         async for response in responses:
@@ -218,7 +221,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             response_serializer=handler.response_serializer,
         )
 
-    def _watched(self, handler: grpc.RpcMethodHandler[Any, Any]) -> grpc.RpcMethodHandler[Any, Any]:
+    def _watched(self, handler: Handler) -> Handler:
         behaviour: Any = handler.unary_stream
 
         async def watch(request: Any, context: Context) -> None:
@@ -259,7 +262,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
 
 @asynccontextmanager
 async def _place(
-    admission: Admission | None, metadata: Metadata, context: Context, lateness: Lateness
+    admission: Admission | None, metadata: Metadata, context: Context
 ) -> AsyncIterator[Place]:
     """Hold the place of a call, and pass its priority on to those that it makes."""
     priority = priority_of(metadata)
@@ -269,8 +272,7 @@ async def _place(
         yield Place.unlimited()
         return
     began = time.perf_counter()
-    remaining = context.time_remaining()
-    async with admission.place(priority, remaining, lateness.answered) as place:
+    async with admission.place(priority, context.time_remaining()) as place:
         if priority is Priority.BULK:  # others are admitted or refused at once
             waited = time.perf_counter() - began
             trace.get_current_span().set_attribute(attributes.ADMISSION_WAIT, waited)

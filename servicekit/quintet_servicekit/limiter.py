@@ -46,11 +46,6 @@ class AdaptiveLimit:
         return int(self._limit)
 
     @property
-    def is_lowered(self) -> bool:
-        """Whether calls were late, and not for long enough none since."""
-        return self._limit < self._most
-
-    @property
     def is_reached(self) -> bool:
         """Whether no call may begin."""
         return self.in_flight >= int(self._limit)

@@ -11,7 +11,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,7 @@ from quintet_servicekit.identity_token import TokenVerifier
 from quintet_servicekit.incoming import Bounds
 from quintet_servicekit.interceptor import CallInterceptor
 from quintet_servicekit.key_files import KeyFileError
+from quintet_servicekit.line import Lines
 from quintet_servicekit.settings import ServiceSettings
 from quintet_servicekit.tls import server_credentials
 
@@ -149,6 +150,7 @@ class RunningServer:
             limited = service == application.service and name not in application.unlimited_methods
             return admission if limited else None
 
+        self._lines = Lines(settings.admission.long_line_seconds)
         self._interceptor = CallInterceptor(
             lambda: self._warm,
             FaultInjection() if settings.fault_injection else None,
@@ -163,6 +165,7 @@ class RunningServer:
                 settings.untaken_seconds,
             ),
             settings.tls.callers,
+            self._lines,
         )
         self._server = grpc.aio.server(
             interceptors=[self._interceptor],
@@ -185,6 +188,7 @@ class RunningServer:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (*application.services, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
+        self._measuring = AsyncExitStack()
         self._probes: grpc.aio.Server | None = None
         if settings.health_port is not None:
             self._probes = grpc.aio.server(maximum_concurrent_rpcs=_PROBES)
@@ -210,6 +214,7 @@ class RunningServer:
             await self._probes.start()
         self._metrics = telemetry.serve_metrics(settings.host, settings.metrics_port)
         self.metrics_port = self._metrics.server_port
+        await self._measuring.enter_async_context(self._lines.measured(self._server))
         await self._server.start()
         return self
 
@@ -269,6 +274,7 @@ class RunningServer:
         # What has not been warm was never called by those who look at its health.
         if self._warm:
             await asyncio.sleep(settings.lame_duck_seconds)
+        await self._measuring.aclose()
         grace = settings.drain_seconds + _CLOSING_SECONDS
         stopping = asyncio.create_task(self._server.stop(grace))
         self._interceptor.end_watches()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, cast
@@ -22,8 +23,8 @@ from quintet.tokenizer.v1.tokenizer_service_pb2_grpc import (
     TokenizerServiceStub,
     add_TokenizerServiceServicer_to_server,
 )
-from quintet_servicekit import lateness
 from quintet_servicekit.channel import Peer
+from quintet_servicekit.line import LINE_KEY
 from quintet_servicekit.priority import PRIORITY_KEY, Priority, priority_now
 from quintet_servicekit.server import Application
 from quintet_servicekit.settings import AdmissionSettings, ServiceSettings
@@ -68,9 +69,9 @@ async def nothing() -> None:
 
 @asynccontextmanager
 async def busy(
-    admission: AdmissionSettings | None = None, *, most: int = 512
+    admission: AdmissionSettings | None = None, *, most: int = 512, servicer: Busy | None = None
 ) -> AsyncIterator[tuple[Busy, grpc.aio.Channel, Any]]:
-    servicer = Busy()
+    servicer = servicer or Busy()
     application = Application(
         SERVICE,
         lambda server: add_TokenizerServiceServicer_to_server(servicer, server),
@@ -264,47 +265,57 @@ async def test_the_limit_follows_what_callers_can_wait_for_and_recovers() -> Non
         assert limit() == 64
 
 
-async def code_of(call: Any) -> grpc.StatusCode:
-    try:
-        await call
-    except grpc.aio.AioRpcError as error:
-        return error.code()
-    return grpc.StatusCode.OK
+class Slow(Busy):
+    """Keeps its whole process busy with each call."""
+
+    async def Count(self, request: pb.CountRequest, context: Any) -> pb.CountResponse:
+        time.sleep(0.003)  # noqa: ASYNC251  this is what is tried
+        return pb.CountResponse(model=request.model)
 
 
-async def test_who_has_too_little_time_left_is_refused_in_overload_and_never_in_calm() -> None:
-    in_haste = 0.15
-    async with busy(AdmissionSettings(least_calls=2), most=64) as (servicer, _, stub):
-        # It becomes known that a call takes half a second.
-        (held,) = await hold(servicer, stub, 1)
-        await asyncio.sleep(0.5)  # it is time itself that is measured
+async def flood(stub: Any, calls: int) -> Counter[str]:
+    """Make so many calls at once; return how they ended."""
+
+    async def one() -> str:
+        try:
+            await stub.Count(pb.CountRequest(), timeout=30)
+        except grpc.aio.AioRpcError as error:
+            return str(error.code().name)
+        return "OK"
+
+    return Counter(await asyncio.gather(*(one() for _ in range(calls))))
+
+
+async def test_who_waits_where_nobody_sees_it_is_refused() -> None:
+    admission = AdmissionSettings(long_line_seconds=0.1)
+    async with busy(admission, servicer=Slow()) as (_, _, stub):
+        ended = await flood(stub, 600)
+        assert set(ended) == {"OK", "RESOURCE_EXHAUSTED"}
+        # Of the second and a half that all would have taken, the line was long for more than half.
+        assert ended["RESOURCE_EXHAUSTED"] > 100
+        assert ended["OK"] >= 100
+        # And nobody is when it is short again.
+        async with asyncio.timeout(2):
+            while "OK" not in await flood(stub, 1):
+                await asyncio.sleep(0.005)
+        assert line_seconds() <= 0.1
+        assert await flood(stub, 10) == {"OK": 10}
+
+
+async def test_how_long_a_line_is_called_long_is_a_setting() -> None:
+    admission = AdmissionSettings(long_line_seconds=30)
+    async with busy(admission, servicer=Slow()) as (_, _, stub):
+        assert await flood(stub, 300) == {"OK": 300}
+
+
+async def test_nobody_else_makes_calls_that_do_nothing() -> None:
+    async with busy() as (servicer, _, stub):
         servicer.go.set()
-        await held
-        servicer.go.clear()
-        call = stub.Count(pb.CountRequest(), timeout=in_haste)
-        assert await code_of(call) is grpc.StatusCode.DEADLINE_EXCEEDED
-        late = [stub.Count(pb.CountRequest(), timeout=0.2) for _ in range(30)]
-        await asyncio.gather(*late, return_exceptions=True)
-        begun, before = len(servicer.order), refused("question")
-
-        call = stub.Count(pb.CountRequest(), timeout=in_haste)
-        assert await code_of(call) is grpc.StatusCode.RESOURCE_EXHAUSTED
-        assert len(servicer.order) == begun
-        assert refused("question") == before + 1
-        servicer.go.set()
-        assert await code_of(stub.Count(pb.CountRequest(), timeout=5)) is grpc.StatusCode.OK
+        for _ in range(2):
+            call = stub.Count(pb.CountRequest(model="it"), metadata=((LINE_KEY, "guessed"),))
+            assert (await call).model == "it"
 
 
-async def test_what_calls_took_before_is_soon_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lateness, "VALID_SECONDS", 0.2)
-    async with busy(AdmissionSettings(least_calls=2), most=64) as (servicer, _, stub):
-        (held,) = await hold(servicer, stub, 1)
-        late = [stub.Count(pb.CountRequest(), timeout=0.2) for _ in range(30)]
-        await asyncio.gather(*late, return_exceptions=True)
-        servicer.go.set()
-        await held
-        call = stub.Count(pb.CountRequest(), timeout=0.1)
-        assert await code_of(call) is grpc.StatusCode.RESOURCE_EXHAUSTED
-        await asyncio.sleep(0.25)  # the time in which it is valid
-        call = stub.Count(pb.CountRequest(), timeout=0.1)
-        assert await code_of(call) is grpc.StatusCode.OK
+def line_seconds() -> float:
+    name = "quintet_admission_line_seconds"
+    return REGISTRY.get_sample_value(name, {"grpc_method": "Count"}) or 0.0
