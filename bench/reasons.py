@@ -23,6 +23,11 @@ _HOPS = (
     "each of five hops, of which a bare echo takes 0.6. "
 )
 
+_REFUSING = (
+    "A kept answer takes 1 ms of the gateway's one thread of Python, and a refusal 0.25, of which "
+    "0.22 are grpc.aio's own. "
+)
+
 REASONS: dict[str, str] = {
     "embedder: 256 callers of one text each, by infinity-emb 0.0.78's server in bf16": _SERVED
     + "The engine alone is 1.6 times infinity's server. With the client on another machine and "
@@ -49,6 +54,12 @@ REASONS: dict[str, str] = {
     "(64 of them, in steps of 8 tokens); not taken again since.",
     "memory: retriever, by 1 MB of text": "Twelve megabytes are few to tell a slope from pools "
     "that still fill; not taken again over the thirty that it now runs.",
+    "overload: repeated questions, 3 × capacity: answers within 0.8 s": _REFUSING
+    + "So of three thousand calls a second the refused alone take half a core, and 0.4 of the peak "
+    "is what one process can do; those it answers take 0.2 s at most.",
+    "overload: repeated questions, 10 × capacity: answers within 0.8 s": _REFUSING
+    + "That is two and a half cores for ten thousand calls a second; there are two, and the "
+    "callers share them.",
     "answers: p50 of a kept answer": "An empty call takes 0.6 ms of it. The rest is the question's "
     "key, the look-up, identity and limits, the bill, and the entry for usage; the record is "
     "written after. It was 0.95 ms before records and usage were kept of each answer.",

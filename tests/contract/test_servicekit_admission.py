@@ -295,9 +295,9 @@ async def test_who_waits_where_nobody_sees_it_is_refused() -> None:
         assert ended["RESOURCE_EXHAUSTED"] > 100
         assert ended["OK"] >= 100
         # And nobody is when it is short again.
-        async with asyncio.timeout(2):
-            while "OK" not in await flood(stub, 1):
-                await asyncio.sleep(0.005)
+        for _ in range(1_000):
+            if "OK" in await flood(stub, 1):
+                break
         assert line_seconds() <= 0.1
         assert await flood(stub, 10) == {"OK": 10}
 
