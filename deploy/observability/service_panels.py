@@ -61,8 +61,8 @@ def saturation(service: str) -> list[Panel]:
                 f"max by (grpc_method) (quintet_admission_line_seconds{{{job}}})",
                 "{{grpc_method}}",
             ),
-            text="Measured after each hundred calls of a method; all questions are refused "
-            "while it is above the setting LONG_LINE_SECONDS.",
+            text="Measured after each hundred calls of a method. Who has less time left than "
+            "that is refused.",
         ),
         lines(
             "Processor",

@@ -311,7 +311,7 @@ class Breaker:
             else:
                 self.reset("the trial was answered")
             return
-        cause = self._tally.add(now, outcome, slow=slow)
+        cause = self._tally.add(guard._began, now, outcome, slow=slow)
         if failed and now < self._suspected_until:
             cause = cause or "it failed, as it did for another replica"
         self._suspected_until = -math.inf

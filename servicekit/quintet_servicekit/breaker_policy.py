@@ -53,8 +53,8 @@ class BreakerSettings(BaseModel):
     """What the stay's longest, doubling with each failed trial, ends at. With the
     trial after it this stays within the five seconds of recovery that we promise."""
     burst_seconds: float = Field(0.1, ge=0, le=60)
-    """Expired calls that end so soon after each other are one of the failures in a row.
-    Those under way at once expire at once where this process, or the machine, was late."""
+    """Calls under way at once that expire so soon after each other are one of the failures in
+    a row: they do where this process, or the machine, was late."""
     trial_seconds: float = Field(2.0, gt=0, le=600)
     """Time after which a trial that has not ended no longer keeps out the next one: a
     stream may last for minutes, and one that was never closed for ever."""

@@ -78,13 +78,14 @@ class Tally:
         """Return the counts of the rolling window."""
         return self._window.counts(now)
 
-    def add(self, now: float, outcome: Outcome, *, slow: bool) -> str | None:
-        """Count a call that ended at `now`, and return why the breaker must open,
+    def add(self, began: float, now: float, outcome: Outcome, *, slow: bool) -> str | None:
+        """Count a call from `began` to `now`, and return why the breaker must open,
         or None where it need not."""
         expired = outcome is Outcome.TIMED_OUT
         failed = expired or outcome is Outcome.FAILED
         self._window.add(now, failed=failed, slow=slow)
-        if expired and now - self._expired_at < self._settings.burst_seconds:
+        beside = began < self._expired_at
+        if expired and beside and now - self._expired_at < self._settings.burst_seconds:
             pass
         elif failed:
             self._failures_in_a_row += 1

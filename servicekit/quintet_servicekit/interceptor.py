@@ -7,7 +7,6 @@ they share what they tell: method, code, duration, trace id.
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager
@@ -37,7 +36,7 @@ from quintet_servicekit.incoming import (
 )
 from quintet_servicekit.line import DO_NOTHING, Line, Lines
 from quintet_servicekit.priority import Priority, priority_now, priority_of
-from quintet_servicekit.refusal import details_of, refusing, told
+from quintet_servicekit.refusal import details_of, refuser, refusing, told
 from quintet_servicekit.tls import check_caller
 from quintet_servicekit.trailers import trailers_of
 
@@ -76,7 +75,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         callers: frozenset[str] = frozenset(),
         lines: Lines | None = None,
     ) -> None:
-        self._lines = lines or Lines(math.inf)
+        self._lines = lines or Lines()
         self._is_ready = is_ready
         self._authenticator = authenticator
         self._guard = guard
@@ -124,8 +123,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
                 return DO_NOTHING
             line.call_came()
             priority = priority_of(metadata)
-            waits = priority is Priority.QUESTION and line.is_long
-            if not (waits or admission.is_full(priority)):
+            if not admission.is_full(priority):
                 return wrapped
             admission.count_refusal(priority)
             return self._refusing[admission]
@@ -136,14 +134,17 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             return self._watched(handler) if handler.unary_stream else handler
         name = method.lstrip("/")
         admission = self._admission_of(name)
-        wrapped = self._wrap(name, handler, admission)
+        line = self._lines.of(method)
+        wrapped = self._wrap(name, handler, admission, line)
         # Only methods that exist are remembered, so callers cannot grow the dict.
-        self._wrapped[method] = wrapped, admission, self._lines.of(method)
+        self._wrapped[method] = wrapped, admission, line
         if admission is not None and admission not in self._refusing:
             self._refusing[admission] = refusing(admission.overloaded())
         return wrapped
 
-    def _wrap(self, method: str, handler: Handler, admission: Admission | None) -> Handler:
+    def _wrap(
+        self, method: str, handler: Handler, admission: Admission | None, line: Line
+    ) -> Handler:
         # As streams, so that a request is read when we say: after it is known who calls,
         # and for a bounded time. It costs the same.
         make = (
@@ -166,12 +167,23 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             streams = bool(handler.response_streaming)
             behaviour = self._guard.around(method, behaviour, streams=streams)
 
+        if admission is not None:
+            refuse = refuser(admission.overloaded())
+
         async def read(requests: Any) -> Any:
             if many:
                 return each(requests, patiences.next)
             return await only(requests, patiences.first)
 
+        async def refuse_if_late(context: Context) -> None:
+            if admission is not None and line.took_too_much(context.time_remaining()):
+                priority = priority_of(context.invocation_metadata() or ())
+                if priority is not Priority.BULK:
+                    admission.count_refusal(priority)
+                    await refuse(context)
+
         async def unary(requests: Any, context: Context) -> Any:
+            await refuse_if_late(context)
             call = _Call(method, meters, context)
             with call.observed():
                 self._calls.add(task := asyncio.current_task())
@@ -189,6 +201,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             return await call.abort(failure)
 
         async def stream(requests: Any, context: Context) -> None:
+            await refuse_if_late(context)
             call = _Call(method, meters, context)
             with call.observed():
                 self._calls.add(task := asyncio.current_task())

@@ -32,6 +32,8 @@ LINE_KEY = "quintet-line"
 """Metadata by which a server knows its own calls."""
 CALLS = 100
 """Calls after which a server stands in line again. Where they are few there is none."""
+SHORT_SECONDS = 0.05
+"""Wait up to which a line is not one, and is measured again after the next hundred calls."""
 LONGEST_SECONDS = 10.0
 """Time after which it leaves the line and stands at its end again."""
 PAUSE_SECONDS = 0.05
@@ -39,13 +41,11 @@ PAUSE_SECONDS = 0.05
 
 
 class Line:
-    """The line of one method, which is long while a call waits in it for more than
-    `long_seconds`."""
+    """The line of one method."""
 
-    def __init__(self, lines: Lines, method: str, long_seconds: float) -> None:
+    def __init__(self, lines: Lines, method: str) -> None:
         self._lines = lines
         self._method = method
-        self._long_seconds = long_seconds
         self._seconds = _SECONDS.labels(method.rpartition("/")[2])
         self._came = 0
         self._since: float | None = None
@@ -56,19 +56,21 @@ class Line:
         """Whether the server stands in it now."""
         return self._since is not None
 
-    @property
-    def is_long(self) -> bool:
-        """Whether who comes now will wait for too long, or who came last does."""
-        if self._waited > self._long_seconds:
-            return True
-        return self._since is not None and time.monotonic() - self._since > self._long_seconds
-
     def call_came(self) -> None:
         """Note that the server got to a call."""
         self._came += 1
         if self._came >= CALLS and self._since is None and self._lines.begin(self):
             self._came = 0
             self._since = time.monotonic()
+
+    def took_too_much(self, remaining: float | None) -> bool:
+        """Whether a call that is begun now, with `remaining` seconds of its deadline, has spent
+        more than half of it in line. Of one without a deadline that is not said."""
+        if self._since is None or remaining is None:
+            return False
+        # Those that are begun now came before the server stood in line.
+        waited = max(self._waited, time.monotonic() - self._since)
+        return waited > max(remaining, SHORT_SECONDS)
 
     async def measure(self, channel: grpc.aio.Channel) -> None:
         """Stand in line until it is short."""
@@ -85,7 +87,7 @@ class Line:
                     await asyncio.sleep(PAUSE_SECONDS)
                 self._waited = time.monotonic() - began
                 self._seconds.set(self._waited)
-                if self._waited <= self._long_seconds:
+                if self._waited <= SHORT_SECONDS:
                     return
         finally:
             self._waited, self._since = 0.0, None
@@ -94,15 +96,14 @@ class Line:
 class Lines:
     """The lines in front of one server, and its own calls that stand in them."""
 
-    def __init__(self, long_seconds: float) -> None:
+    def __init__(self) -> None:
         self.token = secrets.token_hex(16)
-        self._long_seconds = long_seconds
         self._channel: grpc.aio.Channel | None = None
         self._measuring: set[asyncio.Task[None]] = set()
 
     def of(self, method: str) -> Line:
         """Return the line of a method, by its full name."""
-        return Line(self, method, self._long_seconds)
+        return Line(self, method)
 
     def is_own(self, metadata: Metadata) -> bool:
         """Tell whether a call is one of those that do nothing."""

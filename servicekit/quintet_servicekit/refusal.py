@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
@@ -11,22 +12,33 @@ from quintet_servicekit import errors
 from quintet_servicekit.errors import Reason, ServiceError
 from quintet_servicekit.trailers import Trailer
 
+Context = grpc.aio.ServicerContext[Any, Any]
 PUSHBACK_KEY = "grpc-retry-pushback-ms"
 """Trailer by which gRPC clients are told when to try again; never, where it is negative."""
+
+
+def refuser(error: ServiceError) -> Callable[[Context], Awaitable[None]]:
+    """Return what ends a call with the error, of which all but the time to come back is made
+    once: a refusal costs a fourth of the least call, and no span."""
+    details = details_of(error)
+
+    async def refuse(context: Context) -> None:
+        await context.abort(error.code, error.message, told(error, details))
+
+    return refuse
 
 
 def refusing(error: ServiceError) -> grpc.RpcMethodHandler[Any, Any]:
     """Return a handler that ends a call of whatever method with the error.
 
-    It is one of streams, because then gRPC reads no request, and made once, with all but the
-    time to come back: a refusal costs a fourth of the least call, and no span.
+    It is one of streams, because then gRPC reads no request.
     """
-    details = details_of(error)
+    refuse = refuser(error)
 
-    async def refuse(_: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-        await context.abort(error.code, error.message, told(error, details))
+    async def handle(_: Any, context: Context) -> None:
+        await refuse(context)
 
-    return grpc.stream_stream_rpc_method_handler(refuse)
+    return grpc.stream_stream_rpc_method_handler(handle)
 
 
 def details_of(error: ServiceError) -> tuple[str, bytes]:

@@ -74,6 +74,9 @@ _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _CLOSING_SECONDS = 2.0
 """How long calls that are ended after the drain may take to clean up and to tell it."""
 
+_MOST_IN_LINE = 8192
+"""Calls that wait to be begun, some kilobytes each."""
+
 _PROBES = 64
 """Calls at once on the port for probes."""
 
@@ -150,7 +153,7 @@ class RunningServer:
             limited = service == application.service and name not in application.unlimited_methods
             return admission if limited else None
 
-        self._lines = Lines(settings.admission.long_line_seconds)
+        self._lines = Lines()
         self._interceptor = CallInterceptor(
             lambda: self._warm,
             FaultInjection() if settings.fault_injection else None,
@@ -178,6 +181,10 @@ class RunningServer:
                 # Beyond ours, so that what is too much is refused by its name.
                 ("grpc.max_metadata_size", 4 * settings.max_metadata_bytes),
                 ("grpc.absolute_max_metadata_size", 8 * settings.max_metadata_bytes),
+                # Calls that gRPC keeps in line before it drops some without a reason: more than
+                # we refuse in the time that a call may wait.
+                ("grpc.server.max_pending_requests", _MOST_IN_LINE),
+                ("grpc.server.max_pending_requests_hard_limit", 2 * _MOST_IN_LINE),
                 # Clients may probe idle connections as often as our channels do.
                 ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
                 ("grpc.keepalive_permit_without_calls", 1),

@@ -27,9 +27,6 @@ class AdmissionSettings(BaseModel):
     fair_deadline_seconds: float = Field(0.1, ge=0, le=60)
     """Deadline below which a call that is late tells nothing: else a caller whose deadlines
     no server could meet would lower the limit for all. As breakers' `fair_timeout_seconds`."""
-    long_line_seconds: float = Field(0.1, gt=0, le=60)
-    """Time that a call may wait before the server gets to it. While they wait for longer, all
-    questions are refused: that is the quickest way to reach those that still have time."""
     bulk_share: float = Field(0.25, gt=0, le=1)
     """Share of the limit that bulk calls may have."""
     bulk_calls: int = Field(64, ge=1, le=100_000)

@@ -123,7 +123,7 @@ async def test_calls_that_were_left_leave_no_task_no_place_and_no_descriptor() -
                 await asyncio.gather(*(way() for way in ways))
             await until(lambda: not servicer.running and not in_flight())
 
-        await all_of_them(AT_ONCE)  # what is made once and kept
+        await all_of_them(CALLS)  # what is made once and kept
         tasks, files = len(asyncio.all_tasks()), descriptors()
         await all_of_them(CALLS)
         await until(lambda: len(asyncio.all_tasks()) <= tasks)

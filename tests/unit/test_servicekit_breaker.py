@@ -111,16 +111,36 @@ def test_a_success_between_failures_ends_their_row(clock: Clock) -> None:
     assert state_of(breaker) is State.CLOSED
 
 
+def expire_at_once(breaker: Breaker, clock: Clock, calls: int) -> None:
+    """Let calls expire that are under way at once, a hundredth of a second apart."""
+    guards = [breaker.guard().__enter__() for _ in range(calls)]
+    error = TimeoutError()
+    for guard in guards:
+        clock.advance(0.01)
+        guard.__exit__(TimeoutError, error, None)
+
+
 def test_calls_that_expire_at_once_are_one_failure_in_the_row(clock: Clock) -> None:
     breaker = make(clock, burst_seconds=0.1)
-    for _ in range(5):
-        call(breaker, TimeoutError())
-        clock.advance(0.01)
+    expire_at_once(breaker, clock, 5)
     assert state_of(breaker) is State.CLOSED
-    clock.advance(0.1)
-    call(breaker, TimeoutError())
+    expire_at_once(breaker, clock, 5)
     assert state_of(breaker) is State.OPEN
     assert breaker.snapshot().cause == "2 failures in a row"
+
+
+def test_calls_at_once_that_expire_one_after_the_other_each_count(clock: Clock) -> None:
+    breaker = make(clock, burst_seconds=0.005)
+    expire_at_once(breaker, clock, 2)
+    assert state_of(breaker) is State.OPEN
+
+
+def test_calls_that_expire_one_after_the_other_each_count(clock: Clock) -> None:
+    breaker = make(clock, burst_seconds=0.1)
+    for _ in range(2):
+        call(breaker, TimeoutError())
+        clock.advance(0.01)
+    assert state_of(breaker) is State.OPEN
 
 
 def test_an_expired_call_and_another_failure_are_two(clock: Clock) -> None:
@@ -132,8 +152,7 @@ def test_an_expired_call_and_another_failure_are_two(clock: Clock) -> None:
 
 def test_calls_that_expire_at_once_all_count_in_the_rate(clock: Clock) -> None:
     breaker = make(clock, burst_seconds=0.1, min_calls=10, failure_rate=0.5)
-    for _ in range(10):
-        call(breaker, TimeoutError())
+    expire_at_once(breaker, clock, 10)
     assert breaker.snapshot().cause == "10 of 10 calls failed"
 
 

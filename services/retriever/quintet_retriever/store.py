@@ -70,8 +70,11 @@ class PostgresStore(CollectionStore):
                 # Its lock makes writers of one document wait for each other.
                 sql.SQL(
                     "INSERT INTO {document} AS d"
-                    " (id, title, content, content_length, content_hash, metadata)"
-                    " VALUES (%(id)s, %(title)s, %(content)s, %(length)s, %(hash)s, %(metadata)s)"
+                    " (id, title, content, content_length, content_hash, metadata,"
+                    " create_time, update_time)"
+                    " VALUES (%(id)s, %(title)s, %(content)s, %(length)s, %(hash)s, %(metadata)s,"
+                    # The same in both, as the clock need not be.
+                    " statement_timestamp(), statement_timestamp())"
                     " ON CONFLICT (id) DO UPDATE SET (title, content, content_length,"
                     " content_hash, metadata, version, update_time) = (excluded.title,"
                     " excluded.content, excluded.content_length, excluded.content_hash,"
