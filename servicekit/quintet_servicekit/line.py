@@ -14,13 +14,12 @@ import secrets
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import grpc
 from prometheus_client import Gauge
 
+from quintet_servicekit.folders import passing
 from quintet_servicekit.incoming import Metadata
 
 _SECONDS = Gauge(
@@ -121,8 +120,8 @@ class Lines:
     @asynccontextmanager
     async def measured(self, server: grpc.aio.Server) -> AsyncIterator[None]:
         """Measure the lines of a server, which is not started yet, while the context lasts."""
-        with TemporaryDirectory(prefix="quintet-") as folder:
-            address = f"unix:{Path(folder, 'line')}"
+        with passing("quintet-line-") as folder:
+            address = f"unix:{folder / 'line'}"
             server.add_insecure_port(address)
             async with grpc.aio.insecure_channel(address) as self._channel:
                 try:
