@@ -84,10 +84,9 @@ class Tally:
         expired = outcome is Outcome.TIMED_OUT
         failed = expired or outcome is Outcome.FAILED
         self._window.add(now, failed=failed, slow=slow)
-        beside = began < self._expired_at
-        if expired and beside and now - self._expired_at < self._settings.burst_seconds:
-            pass
-        elif failed:
+        since_expiry = now - self._expired_at
+        beside = began < self._expired_at and since_expiry < self._settings.burst_seconds
+        if failed and not (expired and beside):
             self._failures_in_a_row += 1
             self._expired_at = now if expired else -math.inf
         elif outcome is Outcome.ANSWERED:

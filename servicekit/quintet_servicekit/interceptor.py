@@ -36,7 +36,7 @@ from quintet_servicekit.incoming import (
 )
 from quintet_servicekit.line import DO_NOTHING, Line, Lines
 from quintet_servicekit.priority import Priority, priority_now, priority_of
-from quintet_servicekit.refusal import details_of, refuser, refusing, told
+from quintet_servicekit.refusal import Context, details_of, refuser, refusing, told
 from quintet_servicekit.tls import check_caller
 from quintet_servicekit.trailers import trailers_of
 
@@ -47,7 +47,6 @@ _SILENT = ("/grpc.health.", "/grpc.reflection.")
 """Methods of the machinery: no span, no log line."""
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
-Context = grpc.aio.ServicerContext[Any, Any]
 _BOUNDS = Bounds()
 
 

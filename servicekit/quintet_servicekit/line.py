@@ -10,6 +10,7 @@ how long that takes.
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
 import time
 from collections.abc import AsyncIterator
@@ -24,7 +25,7 @@ from quintet_servicekit.incoming import Metadata
 
 _SECONDS = Gauge(
     "quintet_admission_line_seconds",
-    "How long a call waited, when last measured, before the server got to it.",
+    "How long a call waited, when last measured, before the server got to it; NaN: not known.",
     ("grpc_method",),
 )
 LINE_KEY = "quintet-line"
@@ -75,21 +76,26 @@ class Line:
         """Stand in line until it is short."""
         call = channel.stream_stream(self._method, None, None)
         metadata = ((LINE_KEY, self._lines.token),)
-        try:
-            while True:
-                self._since = began = time.monotonic()
-                try:
-                    async for _ in call(_nothing(), timeout=LONGEST_SECONDS, metadata=metadata):
-                        pass
-                except grpc.aio.AioRpcError:
-                    # What waits in line may be turned away there.
-                    await asyncio.sleep(PAUSE_SECONDS)
-                self._waited = time.monotonic() - began
-                self._seconds.set(self._waited)
-                if self._waited <= SHORT_SECONDS:
+        while True:
+            self._since = began = time.monotonic()
+            try:
+                async for _ in call(_nothing(), timeout=LONGEST_SECONDS, metadata=metadata):
+                    pass
+            except grpc.aio.AioRpcError as error:
+                if error.code() is grpc.StatusCode.UNAVAILABLE:
+                    # The socket is gone, as temporary files may be: nothing is known any more.
+                    self._seconds.set(math.nan)
                     return
-        finally:
-            self._waited, self._since = 0.0, None
+                # What waits in line may be turned away there.
+                await asyncio.sleep(PAUSE_SECONDS)
+            self._waited = time.monotonic() - began
+            self._seconds.set(self._waited)
+            if self._waited <= SHORT_SECONDS:
+                return
+
+    def left(self) -> None:
+        """Note that the server stands in it no more, for whatever reason."""
+        self._waited, self._since = 0.0, None
 
 
 class Lines:
@@ -115,6 +121,8 @@ class Lines:
         task = asyncio.create_task(line.measure(self._channel))
         self._measuring.add(task)
         task.add_done_callback(self._measuring.discard)
+        # Not by the task itself, which may be cancelled before it begins.
+        task.add_done_callback(lambda _: line.left())
         return True
 
     @asynccontextmanager
